@@ -1,0 +1,2 @@
+//! Godwit tasks.
+fn main() {}
