@@ -1,3 +1,14 @@
+//! Every decision the hypervisor makes, without a line of unsafe code.
+//!
+//! What touches the machine is in the `hypervisor` binary, behind the traits of [`hardware`];
+//! this crate runs on the build machine over a fake of the same traits.
 #![no_std]
 #![forbid(unsafe_code)]
-//! Godwit.
+
+extern crate alloc;
+
+pub mod devices;
+pub mod frames;
+pub mod lifecycle;
+pub mod nested;
+pub mod sched;

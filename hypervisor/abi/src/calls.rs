@@ -1,0 +1,131 @@
+//! The hypercalls. Buffers are named by the caller's guest-physical address and a length in
+//! bytes; the hypervisor copies, it never keeps a pointer.
+
+use crate::declare::{Access, Answer, Argument, CallDoc, MAX_ARGUMENTS, Refusal, Trap, hypercalls};
+use crate::ids::{DomainId, EventSource, InterruptKind, PciAddress, Port, PowerAction, VcpuIndex};
+use crate::status::Status;
+
+fn take<T: Argument>(rest: &mut impl Iterator<Item = u64>) -> Result<T, Status> {
+    rest.next().and_then(T::decode).ok_or(Status::BadArgument)
+}
+
+hypercalls! {
+    /// Does nothing. The cost of a hypercall.
+    0 Any Nop = nop() -> ();
+    /// The version of this interface that the hypervisor speaks.
+    1 Any AbiVersion = abi_version() -> u32;
+    /// Writes to the host's serial console. Returns the bytes taken, which may be fewer.
+    2 Control ConsoleWrite = console_write(address: u64, length: u64) -> u64;
+    /// Reads what was typed on the host's serial console, up to `length` bytes. Returns the
+    /// bytes read, 0 when there are none.
+    3 Control ConsoleRead = console_read(address: u64, length: u64) -> u64;
+    /// Takes the pending event ports: writes up to `capacity` port numbers (u32) to `address` and
+    /// returns how many. With none pending it sleeps until one is or until the TSC reaches
+    /// `deadline_tsc` (then returns 0). Deadline 0 only looks; all ones waits for ever.
+    4 Control Wait = wait(deadline_tsc: u64, address: u64, capacity: u64) -> u64;
+    /// Makes an event port for a source. Full: no port is left. Exists: the source has one.
+    5 Control PortBind = port_bind(source: EventSource) -> Port;
+    /// Closes an event port. NotFound: not open.
+    6 Control PortClose = port_close(port: Port) -> ();
+    /// Reads the hypervisor's log ring from the absolute byte `offset`. Returns the bytes read, 0
+    /// at its end. NotFound: overwritten meanwhile, begin again at `log_start`.
+    7 Control LogRead = log_read(offset: u64, address: u64, length: u64) -> u64;
+    /// The absolute offset of the oldest byte in the log ring.
+    8 Control LogStart = log_start() -> u64;
+    /// Writes [`crate::HostInfo`]; `length` is the size of the caller's structure.
+    9 Control HostInfo = host_info(address: u64, length: u64) -> ();
+    /// Writes [`crate::CpuInfo`] of the host CPU `cpu`. NotFound: no such CPU.
+    10 Control CpuInfo = cpu_info(cpu: u32, address: u64, length: u64) -> ();
+    /// Restarts or switches off the machine. Returns only when it cannot.
+    11 Control HostPower = host_power(action: PowerAction) -> ();
+    /// Makes a domain, paused, without memory, from [`crate::DomainConfig`].
+    /// Full: no slot is left. BadArgument: the configuration is out of range.
+    12 Control DomainCreate = domain_create(address: u64, length: u64) -> DomainId;
+    /// Destroys a domain. Its id is gone at once; its memory is free when nothing maps it.
+    13 Control DomainDestroy = domain_destroy(domain: DomainId) -> ();
+    /// Pauses a domain; pauses count. Returns when none of its vCPUs runs.
+    14 Control DomainPause = domain_pause(domain: DomainId) -> ();
+    /// Takes one pause back. BadState: it is not paused, or it is no longer runnable.
+    15 Control DomainUnpause = domain_unpause(domain: DomainId) -> ();
+    /// The id of the first domain in a slot from `slot` on. NotFound: no more.
+    16 Control DomainAt = domain_at(slot: u16) -> DomainId;
+    /// Writes [`crate::DomainInfo`].
+    17 Control DomainInfo = domain_info(domain: DomainId, address: u64, length: u64) -> ();
+    /// Writes [`crate::VcpuInfo`].
+    18 Control VcpuInfo = vcpu_info(domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> ();
+    /// Sets a vCPU's architectural state from an encoded `VcpuState` record. BadState: the domain
+    /// is not paused. BadRecord: it does not decode, or no CPU could be in that state.
+    19 Control VcpuStateSet = vcpu_state_set(domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> ();
+    /// Writes a vCPU's `VcpuState` record. Returns its length. BadState: the domain is not paused.
+    20 Control VcpuStateRead = vcpu_state_read(domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> u64;
+    /// Gives a domain up to `pages` zeroed pages of memory from the guest page `page` on. Works
+    /// in bounded steps: returns the pages done, repeat for the rest. NoMemory: the host has no more.
+    21 Control MemoryPopulate = memory_populate(domain: DomainId, page: u64, pages: u64) -> u64;
+    /// Copies from the caller's `address` into the memory of `domain` at `target`. At most
+    /// 1 MiB a call. BadAddress: some of either range is not memory; nothing is copied then.
+    22 Control MemoryWrite = memory_write(domain: DomainId, target: u64, address: u64, length: u64) -> ();
+    /// Copies from the memory of `domain` at `source` to the caller's `address`. As `memory_write`.
+    23 Control MemoryRead = memory_read(domain: DomainId, source: u64, address: u64, length: u64) -> ();
+    /// Reads a domain's debug console from the absolute byte `offset`. As `log_read`.
+    24 Control GuestConsoleRead = guest_console_read(domain: DomainId, offset: u64, address: u64, length: u64) -> u64;
+    /// The absolute offset of the oldest byte kept of a domain's debug console.
+    25 Control GuestConsoleStart = guest_console_start(domain: DomainId) -> u64;
+    /// Writes [`crate::PciDevice`] of the `index`th function passed to the caller. NotFound: no more.
+    26 Control PciDevice = pci_device(index: u32, address: u64, length: u64) -> ();
+    /// Reads configuration space; `width` is 1, 2 or 4 and divides `offset`.
+    27 Control PciConfigRead = pci_config_read(device: PciAddress, offset: u16, width: u8) -> u32;
+    /// Writes configuration space. Denied: a field the hypervisor owns (BARs, interrupt messages).
+    28 Control PciConfigWrite = pci_config_write(device: PciAddress, offset: u16, width: u8, value: u32) -> ();
+    /// Makes an event port for an interrupt of a PCI function and switches that interrupt on.
+    /// NotSupported: the function has no such interrupt. Exists: bound already.
+    29 Control InterruptBind = interrupt_bind(device: PciAddress, kind: InterruptKind) -> Port;
+    /// Lets a level-triggered interrupt come again, after the device has been served.
+    30 Control InterruptUnmask = interrupt_unmask(port: Port) -> ();
+    /// Sets a domain's scheduling weight (1 to 65535) and cap (percent of one CPU, 0 for none).
+    31 Control SchedulerSet = scheduler_set(domain: DomainId, weight: u32, cap_percent: u32) -> ();
+    /// Does what the debug key `key` does on the hypervisor's console. BadArgument: no such key.
+    32 Control DebugKey = debug_key(key: u8) -> ();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_dense_and_in_order() {
+        for (index, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.number, index as u64, "{}", row.name);
+            assert!(row.arguments.len() <= MAX_ARGUMENTS, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn every_call_decodes_to_what_was_encoded() {
+        for row in TABLE {
+            let zeroes = [0; MAX_ARGUMENTS];
+            let call = Call::decode(row.number, zeroes).expect(row.name);
+            assert_eq!(call.encode(), (row.number, zeroes), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn too_wide_arguments_are_refused() {
+        let wide = [u64::MAX; MAX_ARGUMENTS];
+        assert_eq!(Call::decode(6, wide), Err(Status::BadArgument));
+        assert_eq!(Call::decode(11, wide), Err(Status::BadArgument));
+        assert_eq!(
+            Call::decode(29, [0, 1 << 16 | 1, 0, 0, 0]),
+            Err(Status::BadArgument)
+        );
+    }
+
+    #[test]
+    fn unknown_numbers_answer_by_name() {
+        assert_eq!(
+            Call::decode(TABLE.len() as u64, [0; 5]),
+            Err(Status::UnknownCall)
+        );
+        assert_eq!(Call::decode(u64::MAX, [0; 5]), Err(Status::UnknownCall));
+        assert_eq!(Call::name_of(4), Some("wait"));
+    }
+}
