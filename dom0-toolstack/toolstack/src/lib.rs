@@ -1,3 +1,13 @@
+//! The toolstack of the control domain: everything it decides, as code that runs anywhere.
+//!
+//! No I/O, no clock, no unsafe code: bytes and facts come in as arguments, bytes and calls on
+//! [`host::Hypervisor`] go out. Entry points that take input nobody vouches for, and are therefore
+//! total, bounded and tested with arbitrary input, are listed in their modules' heads.
 #![no_std]
 #![forbid(unsafe_code)]
-//! Godwit.
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod host;
