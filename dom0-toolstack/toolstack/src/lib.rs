@@ -10,4 +10,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod command;
+pub mod editor;
 pub mod host;
+pub mod modules;
+pub mod names;
+pub mod suggest;
+pub mod table;
