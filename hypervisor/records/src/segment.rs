@@ -5,17 +5,20 @@
 //! keeps them in the same places; a VMCB moves bits 15:12 to 11:8. A segment is unusable when it
 //! is not present.
 
-/// A segment register, LDTR or TR.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Segment {
-    /// The visible part.
-    pub selector: u16,
-    /// Linear address of byte 0.
-    pub base: u64,
-    /// The last byte's offset, in bytes whatever G says (a 4 GiB segment has `0xffff_ffff`).
-    pub limit: u32,
-    /// Access byte in bits 7:0; AVL, L, D/B, G in bits 15:12; bits 11:8 are zero.
-    pub attributes: u16,
+use crate::structure;
+
+structure! {
+    /// A segment register, LDTR or TR.
+    pub struct Segment {
+        /// The visible part.
+        selector: u16,
+        /// Linear address of byte 0.
+        base: u64,
+        /// The last byte's offset, in bytes whatever G says (a 4 GiB segment has `0xffff_ffff`).
+        limit: u32,
+        /// Access byte in bits 7:0; AVL, L, D/B, G in bits 15:12; bits 11:8 are zero.
+        attributes: u16,
+    }
 }
 
 impl Segment {
