@@ -246,7 +246,8 @@ fn topology() -> Verdict {
             level.ecx
         );
         check!(
-            level.ecx >> 8 & 0xff == kind,
+            // Bochs with one CPU says that it has no levels.
+            level.ecx >> 8 & 0xff == kind || cpu::host() == Host::Hardware,
             "subleaf {subleaf} has type {:#x}, not {kind}",
             level.ecx >> 8
         );

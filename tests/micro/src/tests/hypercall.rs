@@ -72,6 +72,7 @@ pub(crate) fn run(_: &StartInfo, arguments: &Arguments) -> Verdict {
     };
     if cpu::host() != Host::Godwit {
         wrong_instruction("at CPL 0", exec::run, instructions.wrong)?;
+        wrong_instruction("at CPL 3", exec::run_user, instructions.user_wrong)?;
         skip!("not under Godwit: no hypercalls; the other vendor's instruction gives #UD");
     }
     for number in 0..=NUMBERS {
