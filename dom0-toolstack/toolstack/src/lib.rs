@@ -11,9 +11,11 @@ extern crate alloc;
 extern crate std;
 
 pub mod command;
+pub mod config;
 pub mod editor;
 pub mod host;
 pub mod modules;
 pub mod names;
+pub mod net;
 pub mod suggest;
 pub mod table;
