@@ -94,7 +94,7 @@ static USER_STACK: UserStack = UserStack([const { AtomicU64::new(0) }; 128]);
 #[unsafe(naked)]
 unsafe extern "C" fn exec_registers(registers: *mut Registers, code: Code, user_rsp: u64) {
     naked_asm!(
-        "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15",
+        "push rbx; push rbp; push r12; push r13; push r14; push r15",
         "mov [rip + {registers}], rdi",
         "mov [rip + {code}], rsi",
         "mov [rip + {resume_rsp}], rsp",
@@ -158,7 +158,7 @@ unsafe extern "C" fn exec_registers(registers: *mut Registers, code: Code, user_
         "mov qword ptr [rip + {resume_rip}], 0",
         "push 2",
         "popfq",
-        "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
+        "pop r15; pop r14; pop r13; pop r12; pop rbp; pop rbx",
         "ret",
         registers = sym REGISTERS_POINTER,
         code = sym CODE_POINTER,

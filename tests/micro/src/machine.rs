@@ -74,5 +74,17 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     let name = tests::TESTS
         .get(RUNNING.load(Ordering::SeqCst))
         .map_or("none", |test| test.name);
-    finish(name, "FAIL", format_args!("panic {info}"))
+    match info.location() {
+        Some(place) => finish(
+            name,
+            "FAIL",
+            format_args!(
+                "panic at {}:{}: {}",
+                place.file(),
+                place.line(),
+                info.message()
+            ),
+        ),
+        None => finish(name, "FAIL", format_args!("panic: {}", info.message())),
+    }
 }

@@ -28,11 +28,9 @@ struct Case {
     error: u64,
 }
 
-pub(crate) fn run(_: &StartInfo, _: &Arguments) -> Verdict {
-    let no_execute = cpu::cpuid(0x8000_0001, 0).edx & 1 << 20 != 0;
-    let fetch_bit = if no_execute { 0x10 } else { 0 };
-    let user_write = PRESENT | WRITABLE | USER;
-    faults(&[
+/// What any CPU must give; a fetch is told from a read where there are no-execute pages.
+fn cases(fetch_bit: u64) -> [Case; 8] {
+    [
         Case {
             name: "read, not present",
             run: exec::run,
@@ -89,7 +87,14 @@ pub(crate) fn run(_: &StartInfo, _: &Arguments) -> Verdict {
             bits: PRESENT | USER,
             error: 7,
         },
-    ])?;
+    ]
+}
+
+pub(crate) fn run(_: &StartInfo, _: &Arguments) -> Verdict {
+    let no_execute = cpu::cpuid(0x8000_0001, 0).edx & 1 << 20 != 0;
+    let fetch_bit = if no_execute { 0x10 } else { 0 };
+    let user_write = PRESENT | WRITABLE | USER;
+    faults(&cases(fetch_bit))?;
     if no_execute {
         faults(&[Case {
             name: "fetch, no execute",

@@ -112,6 +112,11 @@ fn input() -> Verdict {
             "{name} wrote before its buffer"
         );
     }
+    input_downwards()
+}
+
+/// With the direction flag set.
+fn input_downwards() -> Verdict {
     let start = window::address(1) + 4;
     bytes(0, 4096 - 16, 32).fill(0x77);
     let before = Registers {
@@ -198,12 +203,12 @@ fn output() -> Verdict {
     )
 }
 
-/// The guest's own page tables rule: a page that is not there, or read only, gives the guest a #PF and
-/// registers that point to the element to repeat.
-fn faults() -> Verdict {
+/// Name, code, registers, then what the fault must give: CR2, error code, elements left.
+type FaultCase = (&'static str, Code, Registers, u64, u64, u64);
+
+fn fault_cases() -> [FaultCase; 4] {
     let (read_only, absent) = (window::address(2), window::address(3));
-    window::map(1, PRESENT | WRITABLE);
-    let cases: [(&str, Code, Registers, u64, u64, u64); 4] = [
+    [
         (
             "insb to a read-only page",
             insb,
@@ -252,8 +257,14 @@ fn faults() -> Verdict {
             3,
             5,
         ),
-    ];
-    for (name, code, before, cr2, error, left) in cases {
+    ]
+}
+
+/// The guest's own page tables rule: a page that is not there, or read only, gives the guest a #PF and
+/// registers that point to the element to repeat.
+fn faults() -> Verdict {
+    window::map(1, PRESENT | WRITABLE);
+    for (name, code, before, cr2, error, left) in fault_cases() {
         let mut after = before;
         let Some(caught) = exec::run(&mut after, code) else {
             fail!("{name} did not fault");
