@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// The hypervisor's last words.
 const FATAL: &str = "(godwit) FATAL: ";
+/// Columns of the terminal that dom0's line editor assumes.
+const ROW_COLUMNS: usize = 80;
 /// Lines of context in an error.
 const CONTEXT_LINES: usize = 30;
 
@@ -111,10 +113,19 @@ impl Console {
     }
 
     /// Types a command and returns what it printed: the lines between its echo and the prompt.
+    ///
+    /// The line editor owns one row and never writes a line feed in it. A line too long for the
+    /// row scrolls there and is not echoed whole: then the first line feed ends the echo.
     pub fn command(&mut self, line: &str, timeout: Duration) -> Result<String> {
         let deadline = Instant::now() + timeout;
         self.send_line(line)?;
-        self.expect(&format!("{line}\n"), timeout)?;
+        let fits = self.prompt.len() + line.len() < ROW_COLUMNS - 1;
+        let echo_end = if fits {
+            format!("{line}\n")
+        } else {
+            "\n".to_owned()
+        };
+        self.expect(&echo_end, timeout)?;
         self.expect_prompt(deadline.saturating_duration_since(Instant::now()))
     }
 
@@ -128,10 +139,18 @@ impl Console {
         Ok(self.stream.try_clone()?)
     }
 
-    /// From now on, also copies what arrives, control sequences included, to `sink`; `None`
-    /// stops that.
+    /// From now on, also copies what arrives, control sequences included, to `sink`, after the
+    /// last lines of what came before; `None` stops that.
     pub fn mirror(&self, sink: Option<Box<dyn Write + Send>>) {
-        self.shared.lock().mirror = sink;
+        let mut received = self.shared.lock();
+        received.mirror = sink;
+        let before = last_lines(&received.text).replace('\n', "\r\n");
+        if let Some(sink) = &mut received.mirror {
+            // As in `read`: whoever watches may go away.
+            let _ = sink
+                .write_all(before.as_bytes())
+                .and_then(|()| sink.flush());
+        }
     }
 
     /// Runs `find` on the unmatched text whenever it grew; `find` returns a value and where the
@@ -175,15 +194,21 @@ impl Console {
     }
 
     fn failure(&self, what: &str) -> String {
-        let text = self.text();
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(CONTEXT_LINES)..];
         format!(
             "{what}\nlast lines of the console (all of it: {}):\n  | {}",
             self.transcript.display(),
-            tail.join("\n  | ")
+            last_lines(&self.text()).trim_end().replace('\n', "\n  | ")
         )
     }
+}
+
+/// The end of a text, from the beginning of a line.
+fn last_lines(text: &str) -> &str {
+    let mut starts = text
+        .rmatch_indices('\n')
+        .map(|(at, _)| at + 1)
+        .filter(|&at| at < text.len());
+    starts.nth(CONTEXT_LINES - 1).map_or(text, |at| &text[at..])
 }
 
 /// Where the first prompt at the beginning of a line ends.

@@ -94,7 +94,7 @@ fn execute(link: &Link, line: &str) -> Result<String> {
         ("pcap", file) if !file.is_empty() => link.capture(Some(Path::new(file)))?,
         _ => bail!("{line:?} is not understood; say one of: {HELP}"),
     }
-    Ok(status(link))
+    Ok(link.table())
 }
 
 /// All words are checked before any takes effect.
@@ -124,50 +124,52 @@ fn set(link: &Link, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// A table of settings and counters.
-pub(crate) fn status(link: &Link) -> String {
-    let mut text = format!(
-        "{:<7}{:>10}{:>10}{:>9}{:>6}{:>10}{:>10}{:>12}{:>8}{:>8}{:>8}\n",
-        "toward",
-        "rate",
-        "delay",
-        "loss",
-        "cut",
-        "offered",
-        "arrived",
-        "bytes",
-        "lost",
-        "full",
-        "cut off"
-    );
-    for (index, port) in link.report().iter().enumerate() {
-        let Settings {
-            rate_bps,
-            delay,
-            loss_ppm,
-            cut,
-            queue_bytes: _,
-        } = port.settings;
-        let rate = rate_bps.map_or("any".to_owned(), |bps| format!("{} kb/s", bps / 1000));
-        let t = port.towards;
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{:<7}{:>10}{:>10}{:>8.2}%{:>6}{:>10}{:>10}{:>12}{:>8}{:>8}{:>8}",
-            format!("port {index}"),
-            rate,
-            format!("{delay:?}"),
-            f64::from(loss_ppm) / 10_000.0,
-            if cut { "yes" } else { "no" },
-            t.offered_frames,
-            t.delivered_frames,
-            t.delivered_bytes,
-            t.lost_frames,
-            t.overflow_frames,
-            t.cut_frames
+impl Link {
+    /// A table of settings and counters for people, one line a port.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{:<7}{:>10}{:>10}{:>9}{:>6}{:>10}{:>10}{:>12}{:>8}{:>8}{:>8}\n",
+            "toward",
+            "rate",
+            "delay",
+            "loss",
+            "cut",
+            "offered",
+            "arrived",
+            "bytes",
+            "lost",
+            "full",
+            "cut off"
         );
+        for (index, port) in self.report().iter().enumerate() {
+            let Settings {
+                rate_bps,
+                delay,
+                loss_ppm,
+                cut,
+                queue_bytes: _,
+            } = port.settings;
+            let rate = rate_bps.map_or("any".to_owned(), |bps| format!("{} kb/s", bps / 1000));
+            let t = port.towards;
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "{:<7}{:>10}{:>10}{:>8.2}%{:>6}{:>10}{:>10}{:>12}{:>8}{:>8}{:>8}",
+                format!("port {index}"),
+                rate,
+                format!("{delay:?}"),
+                f64::from(loss_ppm) / 10_000.0,
+                if cut { "yes" } else { "no" },
+                t.offered_frames,
+                t.delivered_frames,
+                t.delivered_bytes,
+                t.lost_frames,
+                t.overflow_frames,
+                t.cut_frames
+            );
+        }
+        text
     }
-    text
 }
 
 #[cfg(test)]

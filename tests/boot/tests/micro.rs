@@ -1,0 +1,197 @@
+//! Micro-VMs: each behaviour of the virtual machine as a tiny guest that judges itself, on both
+//! vendors; and guests that misbehave beside a dom0 that must go on.
+//!
+//! The guests of one vendor run one after the other on one host: a boot costs more than a guest.
+
+use anyhow::{Context, Result, bail, ensure};
+use godwit_boot_tests::{PEER, boot, ping_until_clean};
+use godwit_harness::{Emulator, Host};
+use std::time::{Duration, Instant};
+
+/// For one self-judging guest on QEMU.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long a load runs before dom0 is asked whether it still lives.
+const LOAD_TIME: Duration = Duration::from_secs(2);
+
+/// Guests that end with a verdict.
+const JUDGES: &[&str] = &[
+    "hello",
+    "cpuid",
+    "msr",
+    "port",
+    "string-port",
+    "fault",
+    "fault-beyond",
+    "exceptions",
+    "paging",
+    "hlt",
+    "priority",
+    "hypercall",
+    "fpu",
+    "real",
+];
+/// Guests that announce the machine's end as the right ending.
+const ENDERS: &[(&str, &str)] = &[("triple", "EXPECT-CRASH"), ("reset", "EXPECT-REBOOT")];
+/// Guests without end.
+const LOADS: &[&str] = &["spin", "cpuid-flood", "hypercall-flood", "flood-console"];
+
+fn create(host: &mut Host, name: &str, test: &str) -> Result<()> {
+    let line = format!("xl create /dev/null name={name} kernel=module:micro memory=8 extra={test}");
+    let output = host.command(&line)?;
+    ensure!(
+        !output.to_lowercase().contains("error"),
+        "{line}:\n{output}"
+    );
+    Ok(())
+}
+
+/// The guest's console, once it holds `wanted`.
+fn console_until(host: &mut Host, name: &str, wanted: &str) -> Result<String> {
+    host.command_until(&format!("xl console -n {name}"), wanted, GUEST_TIMEOUT)
+}
+
+/// The one-letter states of a domain, `None` when it is not listed.
+fn state(host: &mut Host, name: &str) -> Result<Option<String>> {
+    let list = host.command("xl list")?;
+    let row = list
+        .lines()
+        .find(|line| line.split_whitespace().next() == Some(name));
+    Ok(row.and_then(|row| row.split_whitespace().nth(4).map(str::to_owned)))
+}
+
+/// Destroys a domain unless it has gone by itself.
+fn clear(host: &mut Host, name: &str) -> Result<()> {
+    if state(host, name)?.is_some() {
+        host.command(&format!("xl destroy {name}"))?;
+    }
+    let gone = state(host, name)?;
+    ensure!(gone.is_none(), "{name} is still there in state {gone:?}");
+    Ok(())
+}
+
+fn judge(host: &mut Host, test: &str) -> Result<()> {
+    let name = format!("m-{test}");
+    create(host, &name, test)?;
+    let said = console_until(host, &name, &format!("MICRO {test} "))?;
+    let verdict = said
+        .lines()
+        .find(|line| line.starts_with(&format!("MICRO {test} ")))
+        .context("the verdict is on a line of its own")?;
+    // A guest may skip what the machine does not offer; it must never fail.
+    if !verdict.ends_with("PASS") && !verdict.contains(" SKIP ") {
+        bail!("{verdict}\n{said}");
+    }
+    clear(host, &name)
+}
+
+/// A guest that ends its machine: afterwards it does not run, and the host does.
+fn ender(host: &mut Host, test: &str, announced: &str) -> Result<()> {
+    let name = format!("m-{test}");
+    create(host, &name, test)?;
+    console_until(host, &name, announced)?;
+    let deadline = Instant::now() + GUEST_TIMEOUT * host.emulator().slowness();
+    while let Some(now) = state(host, &name)? {
+        if now.contains(['s', 'c']) {
+            break;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{test} is still in state {now:?}"
+        );
+    }
+    clear(host, &name)
+}
+
+/// A guest that never ends: dom0 answers, pings, sees it run, and can destroy it.
+fn load(host: &mut Host, test: &str) -> Result<()> {
+    let name = format!("m-{test}");
+    create(host, &name, test)?;
+    std::thread::sleep(LOAD_TIME * host.emulator().slowness());
+    let now = state(host, &name)?.with_context(|| format!("{test} ended by itself"))?;
+    ensure!(!now.contains(['s', 'c', 'd']), "{test} does not run: {now}");
+    ping_until_clean(host, PEER)?;
+    clear(host, &name)
+}
+
+/// Runs every subject, then reports all failures at once.
+fn each<T: Copy>(
+    host: &mut Host,
+    subjects: &[T],
+    name: impl Fn(T) -> &'static str,
+    run: impl Fn(&mut Host, T) -> Result<()>,
+) -> Result<()> {
+    let mut failures = Vec::new();
+    for &subject in subjects {
+        match run(host, subject) {
+            Ok(()) => println!(
+                "micro {} on {} ... ok",
+                name(subject),
+                host.emulator().name()
+            ),
+            Err(error) => failures.push(format!("{}: {error:#}", name(subject))),
+        }
+        ensure!(host.is_running()?, "the host died under {}", name(subject));
+    }
+    ensure!(
+        failures.is_empty(),
+        "{} failed:\n{}",
+        failures.len(),
+        failures.join("\n---\n")
+    );
+    Ok(())
+}
+
+fn judges(label: &str, emulator: Emulator) -> Result<()> {
+    let mut bench = boot(label, emulator, |config| config)?;
+    each(&mut bench.host, JUDGES, |test| test, judge)
+}
+
+fn enders(label: &str, emulator: Emulator) -> Result<()> {
+    let mut bench = boot(label, emulator, |config| config)?;
+    each(
+        &mut bench.host,
+        ENDERS,
+        |(test, _)| test,
+        |host, (test, announced)| ender(host, test, announced),
+    )
+}
+
+fn loads(label: &str, emulator: Emulator, cpus: u32) -> Result<()> {
+    let mut bench = boot(label, emulator, |config| config.cpus(cpus))?;
+    each(&mut bench.host, LOADS, |test| test, load)
+}
+
+#[test]
+fn micro_judges_qemu() -> Result<()> {
+    judges("micro-judges-qemu", Emulator::Qemu)
+}
+
+#[test]
+fn micro_judges_bochs() -> Result<()> {
+    judges("micro-judges-bochs", Emulator::Bochs)
+}
+
+#[test]
+fn micro_enders_qemu() -> Result<()> {
+    enders("micro-enders-qemu", Emulator::Qemu)
+}
+
+#[test]
+fn micro_enders_bochs() -> Result<()> {
+    enders("micro-enders-bochs", Emulator::Bochs)
+}
+
+#[test]
+fn micro_loads_qemu() -> Result<()> {
+    loads("micro-loads-qemu", Emulator::Qemu, 1)
+}
+
+#[test]
+fn micro_loads_qemu_two_cpus() -> Result<()> {
+    loads("micro-loads-qemu-two-cpus", Emulator::Qemu, 2)
+}
+
+#[test]
+fn micro_loads_bochs() -> Result<()> {
+    loads("micro-loads-bochs", Emulator::Bochs, 1)
+}

@@ -1,0 +1,88 @@
+//! `./x demo`: what Godwit does, on two emulated hosts, without touching the keyboard.
+
+use crate::task_host::EmulatorName;
+use crate::task_hosts::{self, HOSTS, Pair};
+use crate::{shell, task_image};
+use anyhow::Result;
+use godwit_harness::Host;
+use std::time::Duration;
+
+/// Where to show it.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which machine plays each host; give it twice for one of each
+    #[arg(long, value_enum, default_values = ["qemu"])]
+    emulator: Vec<EmulatorName>,
+}
+
+/// How long the spinning guest spins before we look at what it used.
+const SPIN: Duration = Duration::from_secs(3);
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let first = args.emulator[0].usable()?;
+    let second = args
+        .emulator
+        .get(1)
+        .map_or(Ok(first), |name| name.usable())?;
+    task_image::build_checked()?;
+    let mut pair = task_hosts::boot([first, second], 1, 512)?;
+    for host in &mut pair.hosts {
+        host.wait_prompt()?;
+        shell::say(&format!("{} is up", host.name()));
+    }
+    introduce(&mut pair)?;
+    guests(&mut pair.hosts[0])?;
+    cable(&mut pair)?;
+    heading("What the link carried");
+    print!("{}", pair.link.table());
+    Ok(())
+}
+
+fn introduce(pair: &mut Pair) -> Result<()> {
+    heading("Each host: who it is");
+    for host in &mut pair.hosts {
+        show(host, "xl info")?;
+    }
+    heading("They ping each other");
+    ping_other(&mut pair.hosts[0], 1)?;
+    ping_other(&mut pair.hosts[1], 0)
+}
+
+fn guests(host: &mut Host) -> Result<()> {
+    heading("A guest that says hello, and one that spins for ever");
+    show(host, &create("hello", "hello"))?;
+    show(host, "xl console -n hello")?;
+    show(host, &create("spinner", "spin"))?;
+    std::thread::sleep(SPIN * host.emulator().slowness());
+    heading("The host still answers, and shows where the time went");
+    show(host, "xl list")?;
+    show(host, "xl destroy spinner")
+}
+
+fn cable(pair: &mut Pair) -> Result<()> {
+    heading("The cable is pulled");
+    pair.link.cut();
+    ping_other(&mut pair.hosts[0], 1)?;
+    heading("... and plugged in again");
+    pair.link.restore();
+    ping_other(&mut pair.hosts[0], 1)
+}
+
+/// The command that starts the micro-VM guest with a command line.
+fn create(name: &str, extra: &str) -> String {
+    format!("xl create /dev/null name={name} kernel=module:micro memory=8 extra={extra}")
+}
+
+fn ping_other(host: &mut Host, other: usize) -> Result<()> {
+    show(host, &format!("ping -c 3 {}", HOSTS[other].1))
+}
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}
+
+fn show(host: &mut Host, line: &str) -> Result<()> {
+    let output = host.command(line)?;
+    println!("{}# {line}\n{output}", host.name());
+    Ok(())
+}

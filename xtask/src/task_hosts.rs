@@ -1,0 +1,70 @@
+//! `./x hosts`: two hosts joined by a link, in the terminal; `./x link` changes the link.
+
+use crate::task_host::EmulatorName;
+use crate::{bridge, shell, task_image, task_link};
+use anyhow::Result;
+use godwit_harness::{Control, Emulator, Host, HostConfig, Image, Link, Network};
+use std::sync::Arc;
+
+/// Name and address of each host.
+pub(crate) const HOSTS: [(&str, &str); 2] = [("host-a", "10.77.0.1"), ("host-b", "10.77.0.2")];
+
+/// The hosts to boot.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which machine plays each host; give it twice for one of each
+    #[arg(long, value_enum, default_values = ["qemu"])]
+    emulator: Vec<EmulatorName>,
+    /// Logical CPUs of each
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
+    /// Memory of each in MiB
+    #[arg(long, default_value_t = 512)]
+    memory: u32,
+}
+
+/// Two running hosts and what joins them. Hosts first: they end before their link.
+pub(crate) struct Pair {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) link: Arc<Link>,
+    _control: Control,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let first = args.emulator[0].usable()?;
+    let second = args
+        .emulator
+        .get(1)
+        .map_or(Ok(first), |name| name.usable())?;
+    task_image::build_checked()?;
+    let mut pair = boot([first, second], args.cpus, args.memory)?;
+    shell::say("in another terminal, ./x link looks at and changes the link between them");
+    bridge::run(&mut pair.hosts)
+}
+
+/// Boots both and opens the link's control socket; waits for nothing.
+pub(crate) fn boot(emulators: [Emulator; 2], cpus: u32, memory_mib: u32) -> Result<Pair> {
+    let link = Arc::new(Link::start(&emulators.map(Into::into), 1)?);
+    let control = Control::open(&task_link::control_socket()?, Arc::clone(&link))?;
+    let mut hosts = Vec::new();
+    for (index, (emulator, (name, address))) in emulators.into_iter().zip(HOSTS).enumerate() {
+        shell::say(&format!(
+            "booting {name} ({address}) on {}",
+            emulator.name()
+        ));
+        let image = Image::new(name, name)?
+            .address(&format!("{address}/24"))
+            .write()?;
+        let config = HostConfig::new(emulator, &image, &format!("hosts-{name}"))
+            .cpus(cpus)
+            .memory_mib(memory_mib)
+            .mac_suffix(index as u8 + 1)
+            .network(Network::Link(link.port(index)));
+        hosts.push(Host::boot(&config)?);
+    }
+    Ok(Pair {
+        hosts,
+        link,
+        _control: control,
+    })
+}

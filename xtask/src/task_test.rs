@@ -1,0 +1,192 @@
+//! `./x test`: all that CI runs, or some groups of it. The last line counts everything.
+
+use crate::shell::{self, cargo};
+use crate::task_check::{Outcome, host_packages, select, steps};
+use crate::task_host::EmulatorName;
+use crate::{task_fuzz, task_image};
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+const BOOT_TESTS: &str = "godwit-boot-tests";
+const MODEL: &str = "godwit-model";
+/// Boots side by side at most: each takes a CPU.
+const BOOT_THREADS: &str = "--test-threads=2";
+
+/// Groups in the order CI runs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Formatting, lints, documentation, tidiness
+    Check,
+    /// Unit and law tests of the host crates
+    Unit,
+    /// Exhaustive models
+    Model,
+    /// The fuzz targets' corpora, replayed
+    FuzzReplay,
+    /// Real boots in QEMU and Bochs
+    Boot,
+    /// Real boots on this machine's CPU by nested virtualization; not part of "all"
+    Kvm,
+}
+
+/// All that CI runs everywhere.
+const ALL: &[Group] = &[
+    Group::Check,
+    Group::Unit,
+    Group::Model,
+    Group::FuzzReplay,
+    Group::Boot,
+];
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Groups [default: all, in this order]
+    #[arg(value_enum)]
+    groups: Vec<Group>,
+    /// Only tests whose name contains this (not for check)
+    #[arg(long)]
+    only: Option<String>,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let groups = match args.groups.as_slice() {
+        [] => ALL,
+        some => some,
+    };
+    let mut outcome = Outcome::default();
+    for &group in groups {
+        let started = Instant::now();
+        let ran = run_group(group, args.only.as_deref())?;
+        outcome.add(ran);
+        shell::say(&format!(
+            "{group:?}: {} passed, {} failed, {:.0} s",
+            ran.passed,
+            ran.failed,
+            started.elapsed().as_secs_f32()
+        ));
+    }
+    outcome.print();
+    if outcome.failed > 0 {
+        // Without a message: the count above is the last line.
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+fn run_group(group: Group, only: Option<&str>) -> Result<Outcome> {
+    match group {
+        Group::Check => steps(),
+        Group::Unit => {
+            let mut packages = host_packages()?;
+            packages.retain(|package| package != BOOT_TESTS && package != MODEL);
+            let mut command = cargo(["test", "--no-fail-fast"])?;
+            count(command.args(select(&packages)).args(only))
+        }
+        Group::Model => {
+            // Optimised: it explores every interleaving.
+            count(cargo(["test", "--release", "--no-fail-fast", "--package", MODEL])?.args(only))
+        }
+        Group::FuzzReplay => fuzz_replay(only),
+        Group::Boot => boot(&[], only),
+        Group::Kvm => {
+            EmulatorName::Kvm.usable()?;
+            boot(&["--test", "kvm"], only)
+        }
+    }
+}
+
+fn boot(select: &[&str], only: Option<&str>) -> Result<Outcome> {
+    if let Err(error) = task_image::build_checked() {
+        println!("building the images FAILED\n{error:#}");
+        return Ok(Outcome {
+            passed: 0,
+            failed: 1,
+        });
+    }
+    let mut command = cargo(["test", "--no-fail-fast", "--package", BOOT_TESTS])?;
+    count(command.args(select).args(only).args(["--", BOOT_THREADS]))
+}
+
+fn fuzz_replay(only: Option<&str>) -> Result<Outcome> {
+    let manifest = task_fuzz::dir()?.join("Cargo.toml");
+    if !manifest.is_file() {
+        shell::say("fuzz-replay: tests/fuzz has no crate, nothing to replay");
+        return Ok(Outcome::default());
+    }
+    let mut command = cargo(["test", "--no-fail-fast", "--manifest-path"])?;
+    count(command.arg(manifest).args(only))
+}
+
+/// Runs a `cargo test`, passing its output on, and adds up what it reports. A call that fails
+/// without reporting a failed test (it did not compile, or crashed) counts as one failure.
+fn count(command: &mut Command) -> Result<Outcome> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo")?;
+    let stdout = child.stdout.take().context("standard output is piped")?;
+    let mut outcome = Outcome::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        outcome.add(parse(&line).unwrap_or_default());
+    }
+    if !child.wait()?.success() && outcome.failed == 0 {
+        outcome.failed = 1;
+    }
+    Ok(outcome)
+}
+
+/// Reads `test result: ok. 3 passed; 0 failed; ...`.
+fn parse(line: &str) -> Option<Outcome> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |word: &str| {
+        counts
+            .split("; ")
+            .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+    };
+    Some(Outcome {
+        passed: number("passed")?,
+        failed: number("failed")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_tests_own_line_is_understood() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.41s";
+        assert_eq!(
+            parse(line),
+            Some(Outcome {
+                passed: 12,
+                failed: 3
+            })
+        );
+        assert_eq!(parse("test result_of::x ... ok"), None);
+        assert_eq!(parse("running 3 tests"), None);
+    }
+
+    #[test]
+    fn a_crash_without_a_count_is_a_failure() {
+        let run = |script: &str| count(Command::new("sh").args(["-c", script])).unwrap();
+        assert_eq!(run("exit 1").failed, 1);
+        assert_eq!(run("exit 0"), Outcome::default());
+        let both = "echo 'test result: ok. 2 passed; 0 failed; x'; \
+                    echo 'test result: FAILED. 1 passed; 1 failed; x'; exit 1";
+        assert_eq!(
+            run(both),
+            Outcome {
+                passed: 3,
+                failed: 1
+            }
+        );
+    }
+}
