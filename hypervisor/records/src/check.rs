@@ -42,10 +42,12 @@ const CR0_PG: u64 = 1 << 31;
 const CR0_DEFINED: u64 = 0xe005_003f;
 
 const CR4_PAE: u64 = 1 << 5;
-const CR4_LA57: u64 = 1 << 12;
 const CR4_PCIDE: u64 = 1 << 17;
-/// VME to LA57, FSGSBASE to OSXSAVE, SMEP, SMAP, PKE: features all of whose state is in records.
-const CR4_CARRIED: u64 = 0x0077_1fff;
+/// VME to UMIP, FSGSBASE to OSXSAVE, SMEP, SMAP, PKE: features all of whose state is in records.
+const CR4_CARRIED: u64 = 0x0077_0fff;
+/// Bits of a linear address. Guests have no LA57: with it MSRs may hold wider addresses even while
+/// 4-level paging is in use (after an INIT, say), and a host without it could not load them.
+const LINEAR_ADDRESS_BITS: u32 = 48;
 
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
@@ -104,11 +106,6 @@ impl VcpuState {
 
     fn virtual_8086(&self) -> bool {
         self.rflags & RFLAGS_VM != 0
-    }
-
-    /// Bits of a linear address.
-    fn linear_address_bits(&self) -> u32 {
-        if self.cr4 & CR4_LA57 != 0 { 57 } else { 48 }
     }
 
     fn check_control_registers(&self, physical_address_bits: u8) -> Result<(), Invalid> {
@@ -210,25 +207,19 @@ impl VcpuState {
             ("sysenter_esp", self.sysenter_esp),
             ("sysenter_eip", self.sysenter_eip),
         ] {
-            self.check_canonical(field, address)?;
+            check_canonical(field, address)?;
         }
         Ok(())
     }
 
-    fn check_canonical(&self, field: &'static str, address: u64) -> Result<(), Invalid> {
-        let shift = 64 - self.linear_address_bits();
-        let extended = ((address << shift) as i64 >> shift) as u64;
-        rule(address == extended, field, "not a canonical address")
-    }
-
     fn check_addresses(&self) -> Result<(), Invalid> {
-        self.check_canonical("gdtr_base", self.gdtr_base)?;
-        self.check_canonical("idtr_base", self.idtr_base)?;
+        check_canonical("gdtr_base", self.gdtr_base)?;
+        check_canonical("idtr_base", self.idtr_base)?;
         if self.long_mode() && self.cs.attributes & Segment::LONG != 0 {
             // Code may run up to the last byte below the hole, and RIP then points into the hole:
             // the bits above the address width are equal, not copies of the bit below them.
-            let above = self.rip >> self.linear_address_bits();
-            let ones = u64::MAX >> self.linear_address_bits();
+            let above = self.rip >> LINEAR_ADDRESS_BITS;
+            let ones = u64::MAX >> LINEAR_ADDRESS_BITS;
             rule(
                 above == 0 || above == ones,
                 "rip",
@@ -287,8 +278,8 @@ impl VcpuState {
                 }
             }
         }
-        self.check_canonical("fs", self.fs.base)?;
-        self.check_canonical("gs", self.gs.base)?;
+        check_canonical("fs", self.fs.base)?;
+        check_canonical("gs", self.gs.base)?;
         if self.virtual_8086() {
             return Ok(());
         }
@@ -369,7 +360,7 @@ impl VcpuState {
                 field,
                 "the selector is one of the LDT",
             )?;
-            self.check_canonical(field, segment.base)?;
+            check_canonical(field, segment.base)?;
             check_granularity(field, segment)?;
         }
         rule(
@@ -458,6 +449,12 @@ impl VcpuState {
             | EventKind::SoftwareException => Ok(()),
         }
     }
+}
+
+fn check_canonical(field: &'static str, address: u64) -> Result<(), Invalid> {
+    let shift = 64 - LINEAR_ADDRESS_BITS;
+    let extended = ((address << shift) as i64 >> shift) as u64;
+    rule(address == extended, field, "not a canonical address")
 }
 
 /// G says how the descriptor counts, the limit is in bytes: they must agree.

@@ -5,8 +5,8 @@ use crate::{EncodeError, Fault, Field, HEADER_BYTES, Reader, Record};
 use std::vec;
 use std::vec::Vec;
 
-/// Longer records get every single-bit change instead of every single-byte change.
-const EXHAUSTIVE_BYTES_MAX: usize = 1024;
+/// For longer records [`hold_for`] makes every single-bit change, not every single-byte change.
+const EXHAUSTIVE_BYTES_MAX: usize = 64;
 
 /// The encoding of `value` in `version`, or `None` if that version cannot express it.
 pub fn encoded<R: Record>(value: &R, version: u16) -> Option<Vec<u8>> {
@@ -94,12 +94,21 @@ fn with_true_length(bytes: &[u8]) -> Vec<u8> {
 
 /// A record with one byte changed is refused, or it is the one encoding of another value.
 fn changes_are_canonical<R: Record>(bytes: &[u8]) {
+    if bytes.len() <= EXHAUSTIVE_BYTES_MAX {
+        return every_change_is_canonical::<R>(bytes);
+    }
+    changed_by::<R>(bytes, (0..u8::BITS).map(|bit| 1 << bit));
+}
+
+/// The same for all 255 changes of each byte, however long the record is.
+pub fn every_change_is_canonical<R: Record>(bytes: &[u8]) {
+    changed_by::<R>(bytes, 1..=u8::MAX);
+}
+
+fn changed_by<R: Record>(bytes: &[u8], flips: impl Iterator<Item = u8> + Clone) {
     let mut changed = bytes.to_vec();
     for offset in 0..bytes.len() {
-        for flip in 1..=u8::MAX {
-            if bytes.len() > EXHAUSTIVE_BYTES_MAX && !flip.is_power_of_two() {
-                continue;
-            }
+        for flip in flips.clone() {
             changed[offset] = bytes[offset] ^ flip;
             decodes_canonically::<R>(&changed);
         }

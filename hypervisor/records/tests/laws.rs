@@ -1,6 +1,8 @@
 //! The laws for every record that ships, and the bytes and layouts that have shipped.
 
-use godwit_records::laws::{bits_from, hold_for, version_is_as_shipped};
+use godwit_records::laws::{
+    bits_from, encoded, every_change_is_canonical, hold_for, version_is_as_shipped,
+};
 use godwit_records::{
     Activity, EventKind, Kind, PendingEvent, Record, SCHEMAS, Segment, Shadow, VcpuState,
     XSAVE_AREA_BYTES_MAX, XsaveState,
@@ -25,6 +27,8 @@ proptest! {
 fn reset_values_obey() {
     hold_for(&VcpuState::reset());
     hold_for(&XsaveState::reset());
+    let bytes = encoded(&VcpuState::reset(), VcpuState::NEWEST).expect("newest");
+    every_change_is_canonical::<VcpuState>(&bytes);
 }
 
 /// The longest value fits the buffer that the type promises is enough, and needs all of it.
@@ -145,7 +149,7 @@ fn shipped_versions_are_as_they_were() {
 #[ignore = "writes what a new version's golden file will hold"]
 fn print_golden_bytes() {
     fn print<R: Record>(value: &R) {
-        let bytes = godwit_records::laws::encoded(value, R::NEWEST).expect("newest");
+        let bytes = encoded(value, R::NEWEST).expect("newest");
         println!("{} version {}", R::NAME, R::NEWEST);
         for line in bytes.chunks(32) {
             println!(
