@@ -22,7 +22,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use godwit_abi::DomainId;
+pub use godwit_abi::DomainId;
 
 pub use address::{FRAME_SIZE_BYTES, Frame, HostPhysical};
 pub use buddy::{Counts, Frames, ORDER_1G, ORDER_2M, ORDER_4K, ORDER_MAX, REGIONS_MAX, Zone};

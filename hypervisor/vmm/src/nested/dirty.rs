@@ -1,0 +1,261 @@
+//! Dirty tracking: arm, mark, harvest, put back, disarm. The module head says what dirty and clean mean.
+//!
+//! The order that loses nothing: arm all of a domain's memory, flush, copy everything; then again and again: harvest, flush, copy
+//! what was harvested. A write before the flush is in the copy; a write after it is in the next harvest. After a failed copy, put the
+//! harvested bits back, or the next attempt skips those pages. A page-modification log is a hint where [`NestedTables::take_dirty`]
+//! would find something.
+
+use super::cursor::{Bitmap, Cursor, Flush, GuestPhysical};
+use super::entry::{Access, Entry, Format, Leaf, MemoryType, PageSize};
+use super::memory::{ENTRIES_PER_TABLE, TableMemory};
+use super::walk::{Slot, Visit};
+use super::{Method, NestedError, NestedTables};
+use crate::frames::FRAME_SIZE_BYTES;
+
+impl<F: Format> NestedTables<F> {
+    /// Starts tracking in the cursor's range: splits leaves to 4 KiB and makes every page clean. From the first call on, new mappings
+    /// anywhere are small and dirty.
+    pub fn arm(
+        &mut self,
+        memory: &mut impl TableMemory,
+        cursor: &mut Cursor,
+        budget: usize,
+    ) -> Result<Flush, NestedError> {
+        self.tracking = true;
+        self.sweep(
+            memory,
+            cursor,
+            budget,
+            |tables, memory, slot, leaf, cursor| {
+                if leaf.memory_type != MemoryType::WriteBack {
+                    return Ok(Visit::Next(Flush::None));
+                }
+                let method = tables.method;
+                match slot.size() {
+                    PageSize::Small4K => Ok(Visit::Next(tables.clean(memory, slot, leaf))),
+                    PageSize::Large2M if slot.is_inside(cursor) => tables
+                        .split_slot(memory, slot, |leaf| cleaned(method, leaf))
+                        .map(Visit::Moved),
+                    PageSize::Large2M | PageSize::Huge1G => tables
+                        .split_slot(memory, slot, |leaf| leaf)
+                        .map(Visit::Again),
+                }
+            },
+        )
+    }
+
+    /// Makes a page dirty and gives withheld write access back: on a write fault that [`NestedTables::translate`] calls `Withheld`,
+    /// and when dom0 or the hypervisor writes to guest memory. More rights never need a flush.
+    pub fn mark_dirty(
+        &mut self,
+        memory: &mut impl TableMemory,
+        address: GuestPhysical,
+    ) -> Result<Flush, NestedError> {
+        Cursor::over(
+            GuestPhysical(address.0 & !(FRAME_SIZE_BYTES - 1)),
+            FRAME_SIZE_BYTES,
+        )?;
+        let slot = self.find(memory, address.0);
+        if slot.leaf.is_none() {
+            return Err(NestedError::NotMapped);
+        }
+        self.note_dirty_below(memory, &slot);
+        self.update(memory, &slot, dirtied);
+        Ok(Flush::None)
+    }
+
+    /// Collects the dirty pages of the cursor's range into the bitmap, and makes them clean. Pages of large leaves, which nobody armed,
+    /// are reported each time. The bitmap must cover the range. Budget in slots, a table at a time.
+    pub fn harvest(
+        &mut self,
+        memory: &mut impl TableMemory,
+        cursor: &mut Cursor,
+        bitmap: &mut Bitmap<'_>,
+        budget: usize,
+    ) -> Result<Flush, NestedError> {
+        if !self.tracking {
+            return Err(NestedError::NotTracking);
+        }
+        if !bitmap.covers(cursor) {
+            return Err(NestedError::OutOfRange);
+        }
+        let mut flush = Flush::None;
+        let mut left = budget.max(1);
+        while !cursor.is_done() && left > 0 {
+            let slot = self.find(memory, cursor.next);
+            if slot.level == 1 {
+                let begin = cursor.next;
+                flush = flush.and(self.harvest_table(memory, slot, cursor, bitmap));
+                let slots = (cursor.next - begin) / FRAME_SIZE_BYTES;
+                left = left.saturating_sub(slots as usize);
+                continue;
+            }
+            let end = slot.end().min(cursor.end);
+            if slot.leaf.is_some_and(|leaf| self.is_tracked_dirty(&leaf)) {
+                bitmap.set(cursor.next, end);
+            }
+            cursor.advance_to(end);
+            left -= 1;
+        }
+        Ok(flush)
+    }
+
+    /// Harvests from a slot of a lowest table to the table's or the range's end.
+    fn harvest_table(
+        &mut self,
+        memory: &mut impl TableMemory,
+        first: Slot,
+        cursor: &mut Cursor,
+        bitmap: &mut Bitmap<'_>,
+    ) -> Flush {
+        let (directory, entry) = first.parent(2);
+        let table_end = first.start + (ENTRIES_PER_TABLE - first.index()) as u64 * FRAME_SIZE_BYTES;
+        let raw = memory.read(directory, entry);
+        if self.method == Method::WriteProtect && !is_dirty_below::<F>(raw) {
+            cursor.advance_to(table_end);
+            return Flush::None;
+        }
+        let mut flush = Flush::None;
+        let mut at_hand = Some(first);
+        while let Some(slot) = at_hand.filter(|slot| slot.start < cursor.end) {
+            if let Some(leaf) = slot.leaf.filter(|leaf| self.is_tracked_dirty(leaf)) {
+                bitmap.set(slot.start, slot.end());
+                flush = flush.and(self.clean(memory, &slot, leaf));
+            }
+            at_hand = self.sibling(memory, &slot);
+        }
+        if first.index() == 0 && table_end <= cursor.end {
+            memory.write(directory, entry, F::table(first.table().address(), false));
+        }
+        cursor.advance_to(table_end);
+        flush
+    }
+
+    /// Harvests one page: whether it was dirty. Serves page-modification logs.
+    pub fn take_dirty(
+        &mut self,
+        memory: &mut impl TableMemory,
+        address: GuestPhysical,
+    ) -> Result<(bool, Flush), NestedError> {
+        if !self.tracking {
+            return Err(NestedError::NotTracking);
+        }
+        Cursor::over(
+            GuestPhysical(address.0 & !(FRAME_SIZE_BYTES - 1)),
+            FRAME_SIZE_BYTES,
+        )?;
+        let slot = self.find(memory, address.0);
+        let leaf = slot.leaf.ok_or(NestedError::NotMapped)?;
+        if !self.is_tracked_dirty(&leaf) {
+            return Ok((false, Flush::None));
+        }
+        let flush = match slot.size() {
+            PageSize::Small4K => self.clean(memory, &slot, leaf),
+            PageSize::Large2M | PageSize::Huge1G => Flush::None,
+        };
+        Ok((true, flush))
+    }
+
+    /// Makes the pages dirty again whose bits are set, in the cursor's range, which the bitmap must cover. Pages unmapped since are
+    /// passed over. Budget in pages.
+    pub fn put_back(
+        &mut self,
+        memory: &mut impl TableMemory,
+        cursor: &mut Cursor,
+        bitmap: &Bitmap<'_>,
+        budget: usize,
+    ) -> Result<Flush, NestedError> {
+        if !bitmap.covers(cursor) {
+            return Err(NestedError::OutOfRange);
+        }
+        for _ in 0..budget.max(1) {
+            if cursor.is_done() {
+                break;
+            }
+            let Some(page) = bitmap.next_set(cursor.next, cursor.end) else {
+                cursor.advance_to(cursor.end);
+                break;
+            };
+            match self.mark_dirty(memory, GuestPhysical(page)) {
+                Ok(_) | Err(NestedError::NotMapped) => {}
+                Err(other) => unreachable!("a covered page refused: {other:?}"),
+            }
+            cursor.advance_to(page + FRAME_SIZE_BYTES);
+        }
+        Ok(Flush::None)
+    }
+
+    /// Ends tracking, from the first call on, and in the cursor's range gives withheld access back and merges leaves.
+    pub fn disarm(
+        &mut self,
+        memory: &mut impl TableMemory,
+        cursor: &mut Cursor,
+        budget: usize,
+    ) -> Result<Flush, NestedError> {
+        self.tracking = false;
+        self.sweep(memory, cursor, budget, |tables, memory, slot, _, cursor| {
+            tables.note_dirty_below(memory, slot);
+            tables.update(memory, slot, dirtied);
+            let last = slot.index() + 1 == ENTRIES_PER_TABLE || slot.end() >= cursor.end;
+            Ok(match last.then(|| tables.merge_upwards(memory, slot)) {
+                Some(flush) => Visit::Moved(flush),
+                None => Visit::Next(Flush::None),
+            })
+        })
+    }
+
+    pub(super) fn is_dirty(&self, leaf: &Leaf) -> bool {
+        leaf.dirty || (self.method == Method::WriteProtect && leaf.access.write)
+    }
+
+    fn is_tracked_dirty(&self, leaf: &Leaf) -> bool {
+        leaf.memory_type == MemoryType::WriteBack && self.is_dirty(leaf)
+    }
+
+    /// Keeps the promise of `dirty_below` before something below a slot's directory entry becomes dirty.
+    pub(super) fn note_dirty_below(&self, memory: &mut impl TableMemory, slot: &Slot) {
+        if slot.level == 1 {
+            let (directory, entry) = slot.parent(2);
+            if !is_dirty_below::<F>(memory.read(directory, entry)) {
+                memory.write(directory, entry, F::table(slot.table().address(), true));
+            }
+        }
+    }
+
+    fn clean(&self, memory: &mut impl TableMemory, slot: &Slot, leaf: Leaf) -> Flush {
+        if cleaned(self.method, leaf) == leaf {
+            return Flush::None;
+        }
+        self.update(memory, slot, |leaf| cleaned(self.method, leaf));
+        slot.flush()
+    }
+}
+
+fn cleaned(method: Method, leaf: Leaf) -> Leaf {
+    let withhold = leaf.access.write && method == Method::WriteProtect;
+    Leaf {
+        access: Access {
+            write: leaf.access.write && !withhold,
+            ..leaf.access
+        },
+        dirty: false,
+        withheld: leaf.withheld || withhold,
+        ..leaf
+    }
+}
+
+fn dirtied(leaf: Leaf) -> Leaf {
+    Leaf {
+        access: leaf.permitted(),
+        dirty: true,
+        withheld: false,
+        ..leaf
+    }
+}
+
+fn is_dirty_below<F: Format>(entry: u64) -> bool {
+    match F::decode(entry, 2) {
+        Entry::Table { dirty_below, .. } => dirty_below,
+        Entry::Leaf(_) | Entry::Empty => unreachable!("a walk came through here"),
+    }
+}
