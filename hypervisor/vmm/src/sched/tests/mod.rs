@@ -1,0 +1,9 @@
+//! Tests of the scheduler: simulation in virtual time, every interleaving of small worlds, and random programs.
+
+extern crate std;
+
+mod fairness;
+mod interleave;
+mod latency;
+mod random;
+mod sim;
