@@ -7,10 +7,12 @@ use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// GRUB modules: the command, what its configuration file uses, and what reads the CD or a USB
-/// stick that carries the ISO.
-const GRUB_MODULES: &str = "multiboot2 normal configfile serial terminal echo test iso9660 \
-                            part_msdos part_gpt fat search search_label";
+/// GRUB modules: the command, what its configuration file uses, what reads the CD or a USB stick
+/// that carries the ISO, and the partition maps that grub-mkrescue's own start-up script asks for.
+const GRUB_MODULES: &str = "multiboot2 normal configfile serial terminal echo test sleep iso9660 \
+                            part_msdos part_gpt part_acorn part_amiga part_apple part_bsd \
+                            part_dfly part_dvh part_plan part_sun part_sunpc fat search \
+                            search_label";
 
 /// Whether GRUB waits for the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
