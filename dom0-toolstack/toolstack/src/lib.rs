@@ -10,12 +10,16 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod build;
 pub mod command;
 pub mod config;
 pub mod editor;
 pub mod host;
+pub mod loader;
 pub mod modules;
 pub mod names;
 pub mod net;
+pub mod run;
+pub mod show;
 pub mod suggest;
 pub mod table;

@@ -1,0 +1,289 @@
+//! Running commands: what the hypervisor can answer is answered here, what needs the network, the
+//! clock or the terminal is handed back as an [`Effect`] for dom0 to carry out.
+
+use crate::build::{Order, create_domain};
+use crate::command::{Command, EMPTY_CONFIG};
+use crate::config::{self, EndActions};
+use crate::host::Hypervisor;
+use crate::modules::{self, BootModule};
+use crate::names::{self, id_of, resolve};
+use crate::show::{self, Stream, Tail};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use godwit_abi::{DomainId, DomainInfo, PowerAction, Status, VcpuIndex, VcpuInfo, text};
+
+/// Most vCPUs of a domain that are listed.
+const VCPUS_MAX: u32 = config::VCPUS_MAX;
+
+/// What commands may know of the host besides the hypervisor.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Boot modules.
+    pub modules: &'a [BootModule<'a>],
+    /// Random bytes, fresh for every command.
+    pub random: [u8; 16],
+}
+
+/// What is left to be done for a command. All text has lines ended by `\n`.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    /// Write this.
+    Print(String),
+    /// Write this; the command has failed.
+    Fail(String),
+    /// A domain was made: write this, and remember what to do when it ends.
+    Created {
+        /// The domain.
+        domain: DomainId,
+        /// What to do when it ends.
+        end: EndActions,
+        /// What to write.
+        text: String,
+    },
+    /// Show a domain's debug console with a [`Tail`] until Ctrl-] or Ctrl-C.
+    Follow(DomainId),
+    /// Show `xl top` with a [`crate::show::TopState`].
+    Top {
+        /// Seconds between updates.
+        delay_s: u32,
+        /// Updates, without end if `None`.
+        iterations: Option<u32>,
+        /// Lines without screen control.
+        batch: bool,
+    },
+    /// Send echo requests until Ctrl-C.
+    Ping {
+        /// To whom.
+        host: String,
+        /// How many, without end if `None`.
+        count: Option<u32>,
+        /// Milliseconds between them.
+        interval_ms: u32,
+    },
+    /// Show network devices and addresses.
+    Ip,
+    /// Restart or switch off, once what was written is out.
+    Power(PowerAction),
+}
+
+/// Runs a command.
+pub fn run(hypervisor: &impl Hypervisor, host: &Host<'_>, command: Command) -> Effect {
+    match command {
+        Command::Top {
+            delay_s,
+            iterations,
+            batch,
+        } => Effect::Top {
+            delay_s,
+            iterations,
+            batch,
+        },
+        Command::Ping {
+            host,
+            count,
+            interval_ms,
+        } => Effect::Ping {
+            host,
+            count,
+            interval_ms,
+        },
+        Command::Ip => Effect::Ip,
+        Command::Reboot => Effect::Power(PowerAction::Reboot),
+        Command::PowerOff => Effect::Power(PowerAction::PowerOff),
+        Command::Help(text) => Effect::Print(text),
+        Command::Echo(text) => Effect::Print(format!("{text}\n")),
+        Command::Modules => Effect::Print(modules::render(host.modules)),
+        Command::NotImplemented(what) => Effect::Fail(format!("not implemented: {what}\n")),
+        Command::Create { settings, paused } => create(hypervisor, host, &settings, paused),
+        Command::Console { domain, follow } => console(hypervisor, &domain, follow),
+        Command::Info => print(
+            hypervisor
+                .host_info()
+                .map(|info| show::info(host.name, &info, hypervisor.now_tsc())),
+        ),
+        Command::Uptime => print(
+            hypervisor
+                .host_info()
+                .map(|info| show::uptime(&info, hypervisor.now_tsc())),
+        ),
+        Command::Dmesg => {
+            print(Tail::open(hypervisor, Stream::Log).and_then(|mut tail| tail.all(hypervisor)))
+        }
+        Command::List { long, domain } => with_domains(hypervisor, domain, |domains| {
+            let render = if long { show::list_long } else { show::list };
+            Ok(render(domains))
+        }),
+        Command::VcpuList { domain } => with_domains(hypervisor, domain, |domains| {
+            let mut all = Vec::new();
+            for info in domains {
+                all.push((*info, vcpus_of(hypervisor, info)?));
+            }
+            Ok(show::vcpu_list(&all))
+        }),
+        Command::Destroy { domain } => {
+            on_domain(hypervisor, &domain, |id| hypervisor.domain_destroy(id))
+        }
+        Command::Pause { domain } => {
+            on_domain(hypervisor, &domain, |id| hypervisor.domain_pause(id))
+        }
+        Command::Unpause { domain } => {
+            on_domain(hypervisor, &domain, |id| hypervisor.domain_unpause(id))
+        }
+        Command::SchedCredit2 {
+            domain,
+            weight,
+            cap_percent,
+        } => sched_credit2(hypervisor, domain, weight, cap_percent),
+        Command::DebugKeys { keys } => debug_keys(hypervisor, &keys),
+    }
+}
+
+fn refused(status: Status) -> Effect {
+    Effect::Fail(format!("the hypervisor refuses: {status}\n"))
+}
+
+fn print(result: Result<String, Status>) -> Effect {
+    match result {
+        Ok(text) => Effect::Print(text),
+        Err(status) => refused(status),
+    }
+}
+
+/// Prints something about one domain or about all.
+fn with_domains(
+    hypervisor: &impl Hypervisor,
+    domain: Option<String>,
+    render: impl FnOnce(&[DomainInfo]) -> Result<String, Status>,
+) -> Effect {
+    let domains = match domain {
+        Some(name) => match resolve(hypervisor, &name) {
+            Ok(info) => alloc::vec![info],
+            Err(error) => return Effect::Fail(format!("{error}\n")),
+        },
+        None => match names::all(hypervisor) {
+            Ok(all) => all,
+            Err(status) => return refused(status),
+        },
+    };
+    print(render(&domains))
+}
+
+/// The vCPUs of a domain; none when it is gone meanwhile.
+fn vcpus_of(hypervisor: &impl Hypervisor, info: &DomainInfo) -> Result<Vec<VcpuInfo>, Status> {
+    let mut all = Vec::new();
+    for index in 0..info.vcpus.min(VCPUS_MAX) {
+        match hypervisor.vcpu_info(id_of(info), VcpuIndex(index as u16)) {
+            Ok(vcpu) => all.push(vcpu),
+            Err(Status::NoDomain) => break,
+            Err(status) => return Err(status),
+        }
+    }
+    Ok(all)
+}
+
+/// Does something to the domain that is named; silent when it went well, as `xl` is.
+fn on_domain(
+    hypervisor: &impl Hypervisor,
+    name: &str,
+    act: impl FnOnce(DomainId) -> Result<(), Status>,
+) -> Effect {
+    match resolve(hypervisor, name) {
+        Ok(info) => print(act(id_of(&info)).map(|()| String::new())),
+        Err(error) => Effect::Fail(format!("{error}\n")),
+    }
+}
+
+fn console(hypervisor: &impl Hypervisor, name: &str, follow: bool) -> Effect {
+    let domain = match resolve(hypervisor, name) {
+        Ok(info) => id_of(&info),
+        Err(error) => return Effect::Fail(format!("{error}\n")),
+    };
+    if follow {
+        return Effect::Follow(domain);
+    }
+    let tail = Tail::open(hypervisor, Stream::Guest(domain));
+    print(tail.and_then(|mut tail| tail.all(hypervisor)))
+}
+
+fn create(
+    hypervisor: &impl Hypervisor,
+    host: &Host<'_>,
+    settings: &[String],
+    paused: bool,
+) -> Effect {
+    let config = match config::parse(EMPTY_CONFIG, "", settings) {
+        Ok(config) => config,
+        Err(error) => return Effect::Fail(format!("{error}\n")),
+    };
+    let domains = match names::all(hypervisor) {
+        Ok(domains) => domains,
+        Err(status) => return refused(status),
+    };
+    if let Some(taken) = domains.iter().find(|info| text(&info.name) == config.name) {
+        let (name, id) = (&config.name, id_of(taken));
+        return Effect::Fail(format!("there is a domain '{name}' already (id {id})\n"));
+    }
+    if let Some(taken) = domains.iter().find(|info| Some(info.uuid) == config.uuid) {
+        let (name, id) = (text(&taken.name), id_of(taken));
+        return Effect::Fail(format!(
+            "the domain '{name}' (id {id}) has this uuid already\n"
+        ));
+    }
+    let order = Order {
+        config: &config,
+        modules: host.modules,
+        random: host.random,
+        paused,
+    };
+    match create_domain(hypervisor, &order) {
+        Ok(domain) => Effect::Created {
+            domain,
+            end: config.end,
+            text: format!("created domain '{}' (id {domain})\n", config.name),
+        },
+        Err(error) => Effect::Fail(format!("{error}\n")),
+    }
+}
+
+fn sched_credit2(
+    hypervisor: &impl Hypervisor,
+    domain: Option<String>,
+    weight: Option<u32>,
+    cap_percent: Option<u32>,
+) -> Effect {
+    if weight.is_none() && cap_percent.is_none() {
+        return with_domains(hypervisor, domain, |all| Ok(show::sched_credit2(all)));
+    }
+    let Some(name) = domain else {
+        return Effect::Fail("weight and cap need -d DOMAIN\n".into());
+    };
+    match resolve(hypervisor, &name) {
+        Ok(info) => {
+            let weight = weight.unwrap_or(info.weight);
+            let cap = cap_percent.unwrap_or(info.cap_percent);
+            let set = hypervisor.scheduler_set(id_of(&info), weight, cap);
+            print(set.map(|()| String::new()))
+        }
+        Err(error) => Effect::Fail(format!("{error}\n")),
+    }
+}
+
+fn debug_keys(hypervisor: &impl Hypervisor, keys: &[u8]) -> Effect {
+    for key in keys {
+        match hypervisor.debug_key(*key) {
+            Ok(()) => {}
+            Err(Status::BadArgument) => {
+                let key = char::from(*key);
+                return Effect::Fail(format!("there is no debug key '{key}' (h lists them)\n"));
+            }
+            Err(status) => return refused(status),
+        }
+    }
+    Effect::Print(String::new())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! What commands print: facts from the hypervisor as text, in the columns of `xl`.
+
+mod console;
+mod info;
+mod list;
+mod top;
+
+pub use console::{CONSOLE_CHUNK_BYTES, LOG_BYTES_MAX, Printable, Stream, Tail};
+pub use info::{info, uptime};
+pub use list::{list, list_long, sched_credit2, vcpu_list};
+pub use top::{Snapshot, TopState};
