@@ -120,9 +120,9 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (order.clone(), owner.clone(), any::<bool>()).prop_map(|(o, w, low)| Op::Allocate(o, w, low)),
         1 => (0..TABLE_FRAMES, 1u64..200, owner.clone()).prop_map(|(s, n, w)| Op::AllocateAt(s, n, w)),
         1 => (1u64..200, 0u8..6, 0..TABLE_FRAMES, owner.clone()).prop_map(|(n, a, b, w)| Op::AllocateRun(n, a, b, w)),
-        4 => (pick.clone(), order.clone(), owner.clone()).prop_map(|(p, o, w)| Op::Free(p, o, w)),
-        1 => (pick.clone(), order, owner.clone(), 0usize..3).prop_map(|(p, o, w, t)| Op::Transfer(p, o, w, t)),
-        3 => (pick.clone(), 0u64..256, owner).prop_map(|(p, n, w)| Op::Map(p, n, w)),
+        4 => (pick, order.clone(), owner.clone()).prop_map(|(p, o, w)| Op::Free(p, o, w)),
+        1 => (pick, order, owner.clone(), 0usize..3).prop_map(|(p, o, w, t)| Op::Transfer(p, o, w, t)),
+        3 => (pick, 0u64..256, owner).prop_map(|(p, n, w)| Op::Map(p, n, w)),
         2 => (pick, 0u64..256).prop_map(|(p, n)| Op::Unmap(p, n)),
     ]
 }

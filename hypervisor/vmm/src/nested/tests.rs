@@ -455,7 +455,7 @@ fn run<F: Format>(method: Method, ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_a_map_of_pages(ops in proptest::collection::vec(op(), 1..60)) {
