@@ -3,7 +3,7 @@
 use crate::shell::{self, cargo};
 use crate::task_check::{Outcome, host_packages, select, steps};
 use crate::task_host::EmulatorName;
-use crate::{task_fuzz, task_image};
+use crate::task_image;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use std::io::{BufRead, BufReader};
@@ -24,7 +24,7 @@ enum Group {
     Unit,
     /// Exhaustive models
     Model,
-    /// The fuzz targets' corpora, replayed
+    /// The fuzz targets' corpora, replayed; part of unit
     FuzzReplay,
     /// Real boots in QEMU and Bochs
     Boot,
@@ -33,13 +33,7 @@ enum Group {
 }
 
 /// All that CI runs everywhere.
-const ALL: &[Group] = &[
-    Group::Check,
-    Group::Unit,
-    Group::Model,
-    Group::FuzzReplay,
-    Group::Boot,
-];
+const ALL: &[Group] = &[Group::Check, Group::Unit, Group::Model, Group::Boot];
 
 /// What to run.
 #[derive(clap::Args)]
@@ -111,14 +105,10 @@ fn boot(select: &[&str], only: Option<&str>) -> Result<Outcome> {
     count(command.args(select).args(only).args(["--", BOOT_THREADS]))
 }
 
+/// The test targets named `corpus` of the crates whose decoders are fuzzed.
 fn fuzz_replay(only: Option<&str>) -> Result<Outcome> {
-    let manifest = task_fuzz::dir()?.join("Cargo.toml");
-    if !manifest.is_file() {
-        shell::say("fuzz-replay: tests/fuzz has no crate, nothing to replay");
-        return Ok(Outcome::default());
-    }
-    let mut command = cargo(["test", "--no-fail-fast", "--manifest-path"])?;
-    count(command.arg(manifest).args(only))
+    let mut command = cargo(["test", "--no-fail-fast", "--test", "corpus"])?;
+    count(command.args(select(&host_packages()?)).args(only))
 }
 
 /// Runs a `cargo test`, passing its output on, and adds up what it reports. A call that fails
