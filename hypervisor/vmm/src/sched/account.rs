@@ -1,7 +1,7 @@
 //! Accounting: who ran how long, what that costs in virtual time and budget, and keeping virtual times together.
 
-use super::entity::{DomainKind, Place, vtime_of_ns};
-use super::{CpuIndex, CpuSet, FAIR_PERIOD_NS, LAG_NS_MAX, SLICE_NS, Scheduler};
+use super::entity::{DomainKind, Place};
+use super::{CONTROL_DEBT_NS, CpuIndex, CpuSet, FAIR_PERIOD_NS, LAG_NS_MAX, Scheduler};
 
 impl Scheduler {
     /// Brings the accounts of a CPU's vCPU up to now. Called by every pick; call it besides to read exact totals.
@@ -32,8 +32,7 @@ impl Scheduler {
         match domain.kind {
             DomainKind::Control => {
                 budget.spend_without_debt(ran_ns, now_ns);
-                // What it had from its reserve does not count against its share for longer than a slice would.
-                vcpu.vtime = vcpu.vtime.min(clock + domain.cost(SLICE_NS));
+                vcpu.vtime = vcpu.vtime.min(clock + domain.cost(CONTROL_DEBT_NS));
             }
             DomainKind::Guest => {
                 budget.spend(ran_ns, now_ns);
@@ -115,7 +114,15 @@ impl Scheduler {
             return;
         }
         self.next_fair_ns = now_ns + FAIR_PERIOD_NS;
-        let bound = self.clock.saturating_sub(vtime_of_ns(LAG_NS_MAX));
+        let active = self
+            .domains
+            .iter()
+            .flatten()
+            .filter(|domain| domain.active > 0);
+        let Some(lag) = active.map(|domain| domain.cost(LAG_NS_MAX)).min() else {
+            return;
+        };
+        let bound = self.clock.saturating_sub(lag);
         for vcpu in self.vcpus.iter_mut().flatten() {
             vcpu.vtime = vcpu.vtime.max(bound);
         }

@@ -8,11 +8,6 @@ use godwit_abi::{DomainId, VcpuIndex};
 /// Binary places of a virtual nanosecond: exact enough for the heaviest domain.
 pub(super) const VTIME_SHIFT: u32 = 24;
 
-/// Virtual nanoseconds in units of virtual time.
-pub(super) const fn vtime_of_ns(ns: u64) -> u128 {
-    (ns as u128) << VTIME_SHIFT
-}
-
 /// A vCPU of this scheduler. Says nothing any more once the vCPU has been removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VcpuKey {

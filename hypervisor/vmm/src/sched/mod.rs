@@ -74,17 +74,20 @@ pub const WEIGHT_DEFAULT: u32 = 256;
 /// Highest cap: all CPUs of the largest host.
 pub const CAP_PERCENT_MAX: u32 = 100 * MAX_CPUS as u32;
 
-/// Virtual time by which a waking vCPU may be behind the clock: what sleepers get for being considerate.
+/// How far a waking vCPU may be behind the clock, in time of its own: what sleepers get for being considerate.
 const WAKE_CREDIT_NS: u64 = 2_500_000;
-/// Virtual time by which a vCPU must be behind another to preempt it within its slice.
+/// How far a vCPU must be behind another to preempt it within its slice, in time of its own.
 const PREEMPT_MARGIN_NS: u64 = 250_000;
-/// Virtual time by which a vCPU in another CPU's queue must be behind to be taken before one's own.
+/// How far a vCPU in another CPU's queue must be behind to be taken before one's own, in time of its own.
 const MIGRATE_MARGIN_NS: u64 = 500_000;
 /// Every so often, vCPUs further behind the clock than [`LAG_NS_MAX`] are brought up to there: who could not use its share (fewer vCPUs
 /// than its weight is worth, pinned) must not save it up against those who come later.
 const FAIR_PERIOD_NS: u64 = 100_000_000;
-/// See [`FAIR_PERIOD_NS`], in virtual time.
+/// See [`FAIR_PERIOD_NS`]; in time of the heaviest domain that wants to run, the same virtual time for all.
 const LAG_NS_MAX: u64 = 20_000_000;
+/// How far the control domain may be ahead of the clock, in time of its own: its reserve counts against its share by weight, but not
+/// for ever.
+const CONTROL_DEBT_NS: u64 = 100_000_000;
 /// Shortest deadline set on account of a cap: overrun is owed, so it need not be shorter.
 const CAP_SLICE_NS_MIN: u64 = 100_000;
 
@@ -180,6 +183,11 @@ impl Scheduler {
         self.vcpus[usize::from(slot)]
             .as_ref()
             .expect("slot of a vCPU that is gone")
+    }
+
+    /// Virtual time that so much time costs a vCPU.
+    fn cost(&self, slot: u16, ns: u64) -> u128 {
+        self.domain(self.vcpu(slot).domain).cost(ns)
     }
 
     fn vcpu_mut(&mut self, slot: u16) -> &mut Vcpu {

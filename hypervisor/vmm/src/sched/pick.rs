@@ -1,6 +1,6 @@
 //! The choice: what a CPU runs next, and until when.
 
-use super::entity::{DomainKind, Place, vtime_of_ns};
+use super::entity::{DomainKind, Place};
 use super::{
     CAP_SLICE_NS_MIN, CpuIndex, CpuSet, MIN_RUN_NS, PREEMPT_MARGIN_NS, SLICE_NS, Scheduler, VcpuKey,
 };
@@ -63,6 +63,7 @@ impl Scheduler {
             self.cpus[cpu.index()].leaving = leaving;
         }
         self.occupy(cpu, next, now_ns);
+        self.rouse(&mut kick);
         Decision {
             run: next.map(|slot| self.vcpu(slot).key),
             until_ns: self.until(cpu, next, held_back, now_ns),
@@ -105,7 +106,7 @@ impl Scheduler {
     /// Is the waiting vCPU behind the running one by more than the margin of virtual time?
     fn is_behind(&self, waiting: u16, running: Option<u16>, margin_ns: u64) -> bool {
         running.is_some_and(|running| {
-            self.vcpu(waiting).vtime + vtime_of_ns(margin_ns) < self.vcpu(running).vtime
+            self.vcpu(waiting).vtime + self.cost(waiting, margin_ns) < self.vcpu(running).vtime
         })
     }
 
@@ -144,6 +145,25 @@ impl Scheduler {
             state.slice_start_ns = now_ns;
         }
         state.current = next;
+    }
+
+    /// Kicks idle CPUs for vCPUs that still wait and may run there: the CPU that was to take one may have found a better one.
+    fn rouse(&mut self, kick: &mut CpuSet) {
+        let mut idle = self.idle.without(self.kicked);
+        if idle.is_empty() || (self.waiting.is_empty() && self.control_queue.is_empty()) {
+            return;
+        }
+        let queues = self
+            .waiting
+            .map(|cpu| &self.cpus[cpu.index()].queue)
+            .chain([&self.control_queue]);
+        for &slot in queues.flatten() {
+            if let Some(cpu) = idle.and(self.vcpu(slot).affinity).lowest() {
+                idle.remove(cpu);
+                kick.insert(cpu);
+            }
+        }
+        self.kicked.0 |= kick.0;
     }
 
     /// When this CPU must pick again. `held_back`: somebody waits for the end of the shortest run.

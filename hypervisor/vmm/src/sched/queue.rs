@@ -1,6 +1,6 @@
 //! The run queues: one a CPU, sorted by virtual time, and one for the control domain.
 
-use super::entity::{DomainKind, Place, vtime_of_ns};
+use super::entity::{DomainKind, Place};
 use super::{CpuIndex, MIGRATE_MARGIN_NS, Scheduler};
 
 impl Scheduler {
@@ -66,7 +66,7 @@ impl Scheduler {
                 continue;
             };
             // Behind by the margin of our own; by nothing of another stranger, the margin being in both already.
-            let vtime = self.vcpu(slot).vtime + vtime_of_ns(MIGRATE_MARGIN_NS);
+            let vtime = self.vcpu(slot).vtime + self.cost(slot, MIGRATE_MARGIN_NS);
             if best.is_none_or(|(least, _)| vtime < least) {
                 best = Some((vtime, slot));
             }

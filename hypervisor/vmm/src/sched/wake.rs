@@ -1,6 +1,6 @@
 //! Wake, block, yield, pause: what makes a vCPU able or unable to run, and which CPU has to hear of it.
 
-use super::entity::{DomainKind, Place, vtime_of_ns};
+use super::entity::{DomainKind, Place};
 use super::{CpuIndex, CpuSet, PREEMPT_MARGIN_NS, SchedError, Scheduler, VcpuKey, WAKE_CREDIT_NS};
 
 impl Scheduler {
@@ -15,7 +15,7 @@ impl Scheduler {
             self.vcpu_mut(slot).wake_pending = true;
             return None;
         }
-        let earliest = self.clock.saturating_sub(vtime_of_ns(WAKE_CREDIT_NS));
+        let earliest = self.clock.saturating_sub(self.cost(slot, WAKE_CREDIT_NS));
         let vcpu = self.vcpu_mut(slot);
         vcpu.vtime = vcpu.vtime.max(earliest);
         self.change(slot, |vcpu| vcpu.asleep = false);
@@ -153,7 +153,7 @@ impl Scheduler {
         let preempts = match domain.kind {
             // Without reserve it may have to wait, but somebody must watch for its next one.
             DomainKind::Control => true,
-            DomainKind::Guest => vcpu.vtime + vtime_of_ns(PREEMPT_MARGIN_NS) < vtime,
+            DomainKind::Guest => vcpu.vtime + domain.cost(PREEMPT_MARGIN_NS) < vtime,
         };
         preempts.then_some(cpu)
     }

@@ -260,7 +260,6 @@ impl Machine {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn invariants_hold(ops in prop::collection::vec((op(), 0u64..4_000_000), 1..250)) {
         let mut machine = Machine {
