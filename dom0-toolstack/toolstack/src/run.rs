@@ -2,8 +2,9 @@
 //! clock or the terminal is handed back as an [`Effect`] for dom0 to carry out.
 
 use crate::build::{Order, create_domain};
-use crate::command::{Command, EMPTY_CONFIG};
+use crate::command::{self, Command, EMPTY_CONFIG, Known};
 use crate::config::{self, EndActions};
+use crate::editor::Completion;
 use crate::host::Hypervisor;
 use crate::modules::{self, BootModule};
 use crate::names::{self, id_of, resolve};
@@ -34,7 +35,7 @@ pub enum Effect {
     Print(String),
     /// Write this; the command has failed.
     Fail(String),
-    /// A domain was made: write this, and remember what to do when it ends.
+    /// A domain was made: write this, and register it with [`crate::ends::Ends`].
     Created {
         /// The domain.
         domain: DomainId,
@@ -43,9 +44,9 @@ pub enum Effect {
         /// What to write.
         text: String,
     },
-    /// Show a domain's debug console with a [`Tail`] until Ctrl-] or Ctrl-C.
+    /// Show a domain's debug console with a [`Tail`] until [`show::ends_console`].
     Follow(DomainId),
-    /// Show `xl top` with a [`crate::show::TopState`].
+    /// Show `xl top` with a [`show::TopState`] until [`show::ends_top`].
     Top {
         /// Seconds between updates.
         delay_s: u32,
@@ -116,13 +117,7 @@ pub fn run(hypervisor: &impl Hypervisor, host: &Host<'_>, command: Command) -> E
             let render = if long { show::list_long } else { show::list };
             Ok(render(domains))
         }),
-        Command::VcpuList { domain } => with_domains(hypervisor, domain, |domains| {
-            let mut all = Vec::new();
-            for info in domains {
-                all.push((*info, vcpus_of(hypervisor, info)?));
-            }
-            Ok(show::vcpu_list(&all))
-        }),
+        Command::VcpuList { domain } => vcpu_list(hypervisor, domain),
         Command::Destroy { domain } => {
             on_domain(hypervisor, &domain, |id| hypervisor.domain_destroy(id))
         }
@@ -139,6 +134,23 @@ pub fn run(hypervisor: &impl Hypervisor, host: &Host<'_>, command: Command) -> E
         } => sched_credit2(hypervisor, domain, weight, cap_percent),
         Command::DebugKeys { keys } => debug_keys(hypervisor, &keys),
     }
+}
+
+/// Completions for the text before the cursor. Offers no domains when they cannot be listed.
+pub fn complete(
+    hypervisor: &impl Hypervisor,
+    modules: &[BootModule<'_>],
+    before: &str,
+) -> Completion {
+    let domains = names::all(hypervisor).unwrap_or_default();
+    let domains: Vec<String> = domains.iter().map(|info| text(&info.name).into()).collect();
+    let modules: Vec<&str> = modules.iter().map(|module| module.name).collect();
+    let known = Known {
+        domains: &domains,
+        modules: &modules,
+        keys: config::KEYS,
+    };
+    command::complete(before, known)
 }
 
 fn refused(status: Status) -> Effect {
@@ -169,6 +181,16 @@ fn with_domains(
         },
     };
     print(render(&domains))
+}
+
+fn vcpu_list(hypervisor: &impl Hypervisor, domain: Option<String>) -> Effect {
+    with_domains(hypervisor, domain, |domains| {
+        let mut all = Vec::new();
+        for info in domains {
+            all.push((*info, vcpus_of(hypervisor, info)?));
+        }
+        Ok(show::vcpu_list(&all))
+    })
 }
 
 /// The vCPUs of a domain; none when it is gone meanwhile.

@@ -5,7 +5,9 @@ mod info;
 mod list;
 mod top;
 
-pub use console::{CONSOLE_CHUNK_BYTES, LOG_BYTES_MAX, Printable, Stream, Tail};
+pub use console::{
+    CONSOLE_CHUNK_BYTES, LOG_BYTES_MAX, Printable, Stream, Tail, ends_console, ends_top,
+};
 pub use info::{info, uptime};
 pub use list::{list, list_long, sched_credit2, vcpu_list};
 pub use top::{Snapshot, TopState};

@@ -202,6 +202,10 @@ fn each_refusal_is_named() {
         assert_eq!(error, want);
         assert!(!error.to_string().is_empty());
     }
+}
+
+#[test]
+fn headers_that_are_wrong_are_named() {
     let broken = |at: usize, byte: u8| {
         let mut kernel = good();
         kernel[at] = byte;

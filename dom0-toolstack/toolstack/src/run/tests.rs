@@ -75,6 +75,25 @@ fn creating_checks_names_and_says_why_not() {
 }
 
 #[test]
+fn completion_knows_the_host() {
+    let host = FakeHypervisor::new();
+    host.add_domain("web", 8);
+    let texts = |before: &str| {
+        let modules = [BootModule::new("micro", b"")];
+        let candidates = complete(&host, &modules, before).candidates;
+        candidates.into_iter().map(|c| c.text).collect::<Vec<_>>()
+    };
+    assert_eq!(texts("xl pause w"), ["web"]);
+    assert_eq!(
+        texts("xl create /dev/null kernel="),
+        ["kernel=module:micro"]
+    );
+    assert_eq!(texts("xl create /dev/null cp"), ["cpu_weight="]);
+    host.fail_call(0, Status::Denied);
+    assert!(texts("xl pause w").is_empty());
+}
+
+#[test]
 fn the_rest_is_handed_back_or_answered() {
     let host = FakeHypervisor::new();
     assert!(printed(&host, "xl info").contains("virt_vendor"));

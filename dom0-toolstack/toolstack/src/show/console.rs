@@ -16,6 +16,20 @@ pub const CONSOLE_CHUNK_BYTES: usize = 4096;
 /// Most bytes of the log that one `xl dmesg` shows.
 pub const LOG_BYTES_MAX: usize = 4 << 20;
 
+const INTERRUPT: u8 = 0x03;
+/// Ctrl-], as `xl console` has it.
+const ESCAPE: u8 = 0x1d;
+
+/// Whether a byte typed ends `xl console`: Ctrl-] or Ctrl-C.
+pub fn ends_console(byte: u8) -> bool {
+    matches!(byte, ESCAPE | INTERRUPT)
+}
+
+/// Whether a byte typed ends `xl top`: Q or Ctrl-C.
+pub fn ends_top(byte: u8) -> bool {
+    matches!(byte, b'q' | b'Q' | INTERRUPT)
+}
+
 /// A stream with absolute offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stream {
