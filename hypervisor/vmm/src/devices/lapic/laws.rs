@@ -30,7 +30,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u64..4).prop_map(|mode| Op::Msr(IA32_APIC_BASE, APIC_BASE_DEFAULT | mode << 10)),
         3 => (0u32..0x40, any::<u32>()).prop_map(|(r, v)| Op::Mmio(r << 4, v)),
         3 => (any::<u8>(), any::<bool>()).prop_map(|(v, level)| Op::Accept(v, level)),
-        2 => Just(Op::Acknowledge),
+        2 => Just(Op::Msr(0x80B, 0)),
+        4 => Just(Op::Acknowledge),
         1 => (0u8..6).prop_map(Op::Signal),
     ]
 }

@@ -42,6 +42,8 @@ fn priority_is_by_class_and_ends_in_order() {
     inject(&mut lapic, 0xA0, Trigger::Level);
     assert_eq!(lapic.acknowledge(), 0xA0);
     assert_eq!(write(&mut lapic, EOI, 0, 0), Effect::EndOfLevel(0xA0));
+    assert_eq!(lapic.read_msr(0x80A, 0), Ok(0x90));
+    assert_eq!(lapic.pending(), None, "0x9F is in service still");
     assert_eq!(write(&mut lapic, EOI, 0, 0), Effect::PendingChanged);
     assert_eq!(lapic.acknowledge(), 0x92);
     assert_eq!(write(&mut lapic, EOI, 0, 0), Effect::PendingChanged);
