@@ -1,7 +1,7 @@
 //! What the toolstack asks of the hypervisor, as Rust types.
 //!
 //! [`Hypervisor`] is the border between what decides (this crate) and what touches the machine: the
-//! dom0 binary implements it over hypercalls, tests over [`fake::FakeHypervisor`]. Every method is
+//! dom0 binary implements it over hypercalls, tests over `fake::FakeHypervisor`. Every method is
 //! synchronous and bounded; the methods take `&self` because the hypervisor, not the caller, owns
 //! the state, so several tasks of dom0 may hold it at once. Statuses are passed on as they come.
 

@@ -43,7 +43,7 @@ pub fn info(host: &str, info: &HostInfo, now_tsc: u64) -> String {
     say("godwit_commandline", text(&info.cmdline));
     say("tsc_hz", &format!("{}", info.tsc_hz));
     let boot = info.dom0_entry_tsc.saturating_sub(info.boot_tsc);
-    say("boot_ticks", &format!("{boot}"));
+    say("dom0_entry_ticks", &format!("{boot}"));
     say("uptime", &duration(up / 1_000_000_000));
     say("unhandled_exits", &format!("{}", info.unhandled));
     out
@@ -122,7 +122,7 @@ mod tests {
             "hw_caps                : nested_paging tagged_tlb bit60",
             "total_memory           : 512",
             "free_memory            : 300",
-            "boot_ticks             : 150000000",
+            "dom0_entry_ticks       : 150000000",
             "uptime                 : 00:00:02",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
