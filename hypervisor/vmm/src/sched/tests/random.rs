@@ -132,18 +132,7 @@ impl Machine {
                 assert_eq!(kicks.is_err(), d == 0 && cap > 0);
                 self.send(kicks.unwrap_or(CpuSet::EMPTY));
             }
-            Op::Remove(v) => {
-                let Some(key) = key(v) else { return };
-                let ran_ns = self.scheduler.vcpu_view(key, now_ns).unwrap().ran_ns;
-                let off = self.scheduler.is_off_cpu(key).unwrap();
-                assert_eq!(self.scheduler.remove(key).is_ok(), off);
-                if off {
-                    self.removed_ns += ran_ns;
-                    self.keys.retain(|&other| other != key);
-                    assert_eq!(self.scheduler.wake(key, now_ns), None);
-                    assert_eq!(self.scheduler.remove(key), Err(SchedError::UnknownVcpu));
-                }
-            }
+            Op::Remove(v) => key(v).into_iter().for_each(|key| self.remove(key, now_ns)),
             Op::Add(d, mask) => {
                 self.next_vcpu += 1;
                 let key = self
@@ -158,6 +147,18 @@ impl Machine {
                     (0..CPUS).for_each(|cpu| self.finish(cpu, now_ns));
                 }
             }
+        }
+    }
+
+    fn remove(&mut self, key: VcpuKey, now_ns: u64) {
+        let ran_ns = self.scheduler.vcpu_view(key, now_ns).unwrap().ran_ns;
+        let off = self.scheduler.is_off_cpu(key).unwrap();
+        assert_eq!(self.scheduler.remove(key).is_ok(), off);
+        if off {
+            self.removed_ns += ran_ns;
+            self.keys.retain(|&other| other != key);
+            assert_eq!(self.scheduler.wake(key, now_ns), None);
+            assert_eq!(self.scheduler.remove(key), Err(SchedError::UnknownVcpu));
         }
     }
 
@@ -208,6 +209,12 @@ impl Machine {
                 Place::Running(_) | Place::Leaving(_) => {}
             }
         }
+        self.check_domains();
+        self.check_no_idling(now_ns);
+    }
+
+    fn check_domains(&self) {
+        let s = &self.scheduler;
         for (slot, domain) in s.domains.iter().enumerate() {
             let Some(domain) = domain else { continue };
             let of_it = || {
@@ -231,7 +238,6 @@ impl Machine {
                 .count()
         );
         assert_eq!(s.kicked, self.kicks, "every kick is on its way");
-        self.check_no_idling(now_ns);
     }
 
     /// With no kick on its way and no switch under way, no CPU idles past a vCPU it could run; and time is conserved.
