@@ -14,6 +14,7 @@ pub mod build;
 pub mod command;
 pub mod config;
 pub mod editor;
+pub mod ends;
 pub mod host;
 pub mod loader;
 pub mod modules;

@@ -1,119 +1,13 @@
-//! What `ping` asks for and what it counts.
+//! What `ping` counts and prints.
 
 use alloc::format;
 use alloc::string::String;
 use core::net::IpAddr;
 
-/// Requests sent when the operator gives no count.
-pub const COUNT_DEFAULT: u32 = 4;
-/// Payload bytes when the operator gives no size, as other pings have it.
-pub const PAYLOAD_BYTES_DEFAULT: usize = 56;
-/// The largest payload: an Ethernet frame of 1500 bytes less IPv6 and ICMP headers.
-pub const PAYLOAD_BYTES_MAX: usize = 1452;
-/// Pause between requests, microseconds.
-pub const INTERVAL_US_DEFAULT: u64 = 1_000_000;
-/// Wait for an answer, microseconds.
-pub const TIMEOUT_US_DEFAULT: u64 = 1_000_000;
-/// The shortest pause, microseconds: a busy loop would starve the other tasks.
-pub const INTERVAL_US_MIN: u64 = 1_000;
-/// The longest pause or wait, microseconds.
-pub const TIME_US_MAX: u64 = 3_600_000_000;
-/// How to call it.
-pub const USAGE: &str = "ping [-c COUNT] [-i SECONDS] [-W SECONDS] [-s BYTES] ADDRESS";
-
-/// What was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PingRequest {
-    /// Whom to ask.
-    pub target: IpAddr,
-    /// How often.
-    pub count: u32,
-    /// Pause from one request to the next, microseconds.
-    pub interval_us: u64,
-    /// How long to wait for each answer, microseconds.
-    pub timeout_us: u64,
-    /// Bytes of payload.
-    pub payload_bytes: usize,
-}
-
-impl PingRequest {
-    /// Reads the arguments of the command. The error is a sentence for the operator.
-    pub fn parse<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
-        let mut words = arguments.into_iter();
-        let mut target = None;
-        let mut request = Self {
-            target: IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED),
-            count: COUNT_DEFAULT,
-            interval_us: INTERVAL_US_DEFAULT,
-            timeout_us: TIMEOUT_US_DEFAULT,
-            payload_bytes: PAYLOAD_BYTES_DEFAULT,
-        };
-        while let Some(word) = words.next() {
-            if !word.starts_with('-') {
-                let address = word
-                    .parse()
-                    .map_err(|_| format!("ping: {word}: not an IPv4 or IPv6 address"))?;
-                if target.replace(address).is_some() {
-                    return Err(format!("ping: more than one address\nusage: {USAGE}"));
-                }
-                continue;
-            }
-            let value = words
-                .next()
-                .ok_or_else(|| format!("ping: {word}: no value\nusage: {USAGE}"))?;
-            request.set(word, value)?;
-        }
-        request.target = target.ok_or_else(|| format!("usage: {USAGE}"))?;
-        Ok(request)
-    }
-
-    fn set(&mut self, option: &str, value: &str) -> Result<(), String> {
-        let wrong = |what: &str| format!("ping: {option} {value}: {what}");
-        match option {
-            "-c" => {
-                self.count = value
-                    .parse()
-                    .ok()
-                    .filter(|count| *count > 0)
-                    .ok_or_else(|| wrong("not a count"))?;
-            }
-            "-i" => {
-                self.interval_us = seconds_as_us(value)
-                    .filter(|us| *us >= INTERVAL_US_MIN)
-                    .ok_or_else(|| wrong("not 0.001 to 3600 seconds"))?;
-            }
-            "-W" => {
-                self.timeout_us = seconds_as_us(value)
-                    .filter(|us| *us > 0)
-                    .ok_or_else(|| wrong("not a time up to 3600 seconds"))?;
-            }
-            "-s" => {
-                self.payload_bytes = value
-                    .parse()
-                    .ok()
-                    .filter(|bytes| *bytes <= PAYLOAD_BYTES_MAX)
-                    .ok_or_else(|| wrong("not 0 to 1452 bytes"))?;
-            }
-            _ => return Err(format!("ping: unknown option {option}\nusage: {USAGE}")),
-        }
-        Ok(())
-    }
-}
-
-/// Decimal seconds with at most six places, as microseconds; `None` if it is not that, or above
-/// [`TIME_US_MAX`].
-fn seconds_as_us(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 6 {
-        return None;
-    }
-    let whole: u64 = whole.parse().ok()?;
-    let scale = 10u64.pow(6 - fraction.len() as u32);
-    let fraction = fraction.parse::<u64>().ok()? * scale;
-    let us = whole.checked_mul(1_000_000)?.checked_add(fraction)?;
-    (us <= TIME_US_MAX).then_some(us)
-}
+/// Payload bytes of a request, as other pings have it.
+pub const PAYLOAD_BYTES: usize = 56;
+/// How long an answer may take, microseconds; one that comes later is lost.
+pub const TIMEOUT_US: u64 = 1_000_000;
 
 /// What has been counted so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -194,42 +88,6 @@ fn milliseconds(us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parse(line: &str) -> Result<PingRequest, String> {
-        PingRequest::parse(line.split_ascii_whitespace())
-    }
-
-    #[test]
-    fn options_and_defaults() {
-        let request = parse("-c 10 10.0.0.2 -i 0.05 -W 2 -s 1000").unwrap();
-        assert_eq!(request.count, 10);
-        assert_eq!(request.interval_us, 50_000);
-        assert_eq!(request.timeout_us, 2_000_000);
-        assert_eq!(request.payload_bytes, 1000);
-        let request = parse("fe80::1").unwrap();
-        assert_eq!(request.count, COUNT_DEFAULT);
-        assert!(request.target.is_ipv6());
-    }
-
-    #[test]
-    fn nonsense_is_refused_with_a_reason() {
-        for line in [
-            "",
-            "-c",
-            "-c 0 1.2.3.4",
-            "-c x 1.2.3.4",
-            "1.2.3.4 1.2.3.5",
-            "-i 0 1.2.3.4",
-            "-i 1e3 1.2.3.4",
-            "-W 3601 1.2.3.4",
-            "-W 99999999999999999999 1.2.3.4",
-            "-s 1453 1.2.3.4",
-            "-z 1 1.2.3.4",
-            "host-b",
-        ] {
-            assert!(!parse(line).unwrap_err().is_empty(), "{line}");
-        }
-    }
 
     #[test]
     fn statistics_of_a_lossy_run() {

@@ -1,0 +1,198 @@
+//! Hypercalls: the one instruction, and the toolstack's [`Hypervisor`] over it.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use godwit_abi::{
+    Client, CpuInfo, DomainConfig, DomainId, DomainInfo, HostInfo, MAX_ARGUMENTS, PowerAction,
+    Status, Trap, VENDOR_AMD, VENDOR_INTEL, VcpuIndex, VcpuInfo,
+};
+use godwit_toolstack::host::Hypervisor;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Which instruction makes a hypercall; 0 before [`choose`].
+static VENDOR: AtomicU32 = AtomicU32::new(0);
+
+/// Chooses the instruction for a `StartInfo::vendor`. False: no such vendor.
+pub(crate) fn choose(vendor: u32) -> bool {
+    let known = vendor == VENDOR_INTEL || vendor == VENDOR_AMD;
+    if known {
+        VENDOR.store(vendor, Ordering::Relaxed);
+    }
+    known
+}
+
+/// VMCALL or VMMCALL, as chosen at the start.
+#[derive(Clone, Copy)]
+pub(crate) struct Instruction;
+
+/// The typed hypercalls.
+pub(crate) const HYPERCALLS: Client<Instruction> = Client(Instruction);
+
+impl Trap for Instruction {
+    #[inline]
+    fn trap(&self, number: u64, arguments: [u64; MAX_ARGUMENTS]) -> (Status, u64) {
+        let [a, b, c, d, e] = arguments;
+        let (status, value): (u64, u64);
+        if VENDOR.load(Ordering::Relaxed) == VENDOR_INTEL {
+            // SAFETY: the hypervisor changes RAX and RDX only, and memory only where an argument
+            // names a buffer, which the asm block may touch (no `nomem`).
+            unsafe {
+                core::arch::asm!("vmcall", inlateout("rax") number => status, in("rdi") a,
+                    in("rsi") b, inlateout("rdx") c => value, in("r10") d, in("r8") e,
+                    options(nostack));
+            }
+        } else {
+            // SAFETY: as above.
+            unsafe {
+                core::arch::asm!("vmmcall", inlateout("rax") number => status, in("rdi") a,
+                    in("rsi") b, inlateout("rdx") c => value, in("r10") d, in("r8") e,
+                    options(nostack));
+            }
+        }
+        (Status(status), value)
+    }
+}
+
+/// Address and length of a buffer for a hypercall that reads it.
+pub(crate) fn input(bytes: &[u8]) -> (u64, u64) {
+    (bytes.as_ptr() as u64, bytes.len() as u64)
+}
+
+/// Address and length of a buffer for a hypercall that fills it.
+pub(crate) fn output(bytes: &mut [u8]) -> (u64, u64) {
+    (bytes.as_mut_ptr() as u64, bytes.len() as u64)
+}
+
+/// Has a hypercall fill in a structure.
+pub(crate) fn filled<T: FromBytes + IntoBytes>(
+    call: impl FnOnce(u64, u64) -> Result<(), Status>,
+) -> Result<T, Status> {
+    let mut value = T::new_zeroed();
+    let (address, length) = output(value.as_mut_bytes());
+    call(address, length)?;
+    Ok(value)
+}
+
+/// The hypervisor, for the toolstack.
+#[derive(Clone, Copy)]
+pub(crate) struct Host;
+
+impl Hypervisor for Host {
+    fn now_tsc(&self) -> u64 {
+        crate::clock::tsc()
+    }
+
+    fn host_info(&self) -> Result<HostInfo, Status> {
+        filled(|address, length| HYPERCALLS.host_info(address, length))
+    }
+
+    fn cpu_info(&self, cpu: u32) -> Result<CpuInfo, Status> {
+        filled(|address, length| HYPERCALLS.cpu_info(cpu, address, length))
+    }
+
+    fn domain_at(&self, slot: u16) -> Result<DomainId, Status> {
+        HYPERCALLS.domain_at(slot)
+    }
+
+    fn domain_info(&self, domain: DomainId) -> Result<DomainInfo, Status> {
+        filled(|address, length| HYPERCALLS.domain_info(domain, address, length))
+    }
+
+    fn vcpu_info(&self, domain: DomainId, vcpu: VcpuIndex) -> Result<VcpuInfo, Status> {
+        filled(|address, length| HYPERCALLS.vcpu_info(domain, vcpu, address, length))
+    }
+
+    fn domain_create(&self, config: &DomainConfig) -> Result<DomainId, Status> {
+        let (address, length) = input(config.as_bytes());
+        HYPERCALLS.domain_create(address, length)
+    }
+
+    fn domain_destroy(&self, domain: DomainId) -> Result<(), Status> {
+        HYPERCALLS.domain_destroy(domain)
+    }
+
+    fn domain_pause(&self, domain: DomainId) -> Result<(), Status> {
+        HYPERCALLS.domain_pause(domain)
+    }
+
+    fn domain_unpause(&self, domain: DomainId) -> Result<(), Status> {
+        HYPERCALLS.domain_unpause(domain)
+    }
+
+    fn memory_populate(&self, domain: DomainId, page: u64, pages: u64) -> Result<u64, Status> {
+        HYPERCALLS.memory_populate(domain, page, pages)
+    }
+
+    fn memory_write(&self, domain: DomainId, target: u64, bytes: &[u8]) -> Result<(), Status> {
+        let (address, length) = input(bytes);
+        HYPERCALLS.memory_write(domain, target, address, length)
+    }
+
+    fn memory_read(&self, domain: DomainId, source: u64, out: &mut [u8]) -> Result<(), Status> {
+        let (address, length) = output(out);
+        HYPERCALLS.memory_read(domain, source, address, length)
+    }
+
+    fn vcpu_state_set(
+        &self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        record: &[u8],
+    ) -> Result<(), Status> {
+        let (address, length) = input(record);
+        HYPERCALLS.vcpu_state_set(domain, vcpu, address, length)
+    }
+
+    fn vcpu_state_read(
+        &self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        out: &mut [u8],
+    ) -> Result<usize, Status> {
+        let (address, length) = output(out);
+        bounded(
+            HYPERCALLS.vcpu_state_read(domain, vcpu, address, length),
+            out,
+        )
+    }
+
+    fn guest_console_read(
+        &self,
+        domain: DomainId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Status> {
+        let (address, length) = output(out);
+        let read = HYPERCALLS.guest_console_read(domain, offset, address, length);
+        bounded(read, out)
+    }
+
+    fn guest_console_start(&self, domain: DomainId) -> Result<u64, Status> {
+        HYPERCALLS.guest_console_start(domain)
+    }
+
+    fn log_read(&self, offset: u64, out: &mut [u8]) -> Result<usize, Status> {
+        let (address, length) = output(out);
+        bounded(HYPERCALLS.log_read(offset, address, length), out)
+    }
+
+    fn log_start(&self) -> Result<u64, Status> {
+        HYPERCALLS.log_start()
+    }
+
+    fn scheduler_set(&self, domain: DomainId, weight: u32, cap_percent: u32) -> Result<(), Status> {
+        HYPERCALLS.scheduler_set(domain, weight, cap_percent)
+    }
+
+    fn debug_key(&self, key: u8) -> Result<(), Status> {
+        HYPERCALLS.debug_key(key)
+    }
+
+    fn power(&self, action: PowerAction) -> Result<(), Status> {
+        HYPERCALLS.host_power(action)
+    }
+}
+
+/// A count of bytes written to `out`, never more than fit there.
+pub(crate) fn bounded(count: Result<u64, Status>, out: &[u8]) -> Result<usize, Status> {
+    count.map(|count| (count as usize).min(out.len()))
+}

@@ -1,0 +1,221 @@
+//! The operator's shell on the serial console: the prompt, and what the toolstack leaves to be done
+//! for a command.
+
+mod domains;
+mod live;
+mod typed;
+
+use crate::clock;
+use crate::console::{self, Keyboard};
+use crate::executor::EventPort;
+use crate::hypercall::{HYPERCALLS, Host};
+use crate::net::{self, Network, ping::ping};
+use crate::random;
+use crate::start::Boot;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use embassy_executor::Spawner;
+use embassy_futures::select::{Either, select};
+use embassy_time::{Duration, Instant};
+use godwit_abi::ids::EventSource;
+use godwit_abi::{PowerAction, Status};
+use godwit_toolstack::command::{Command, parse_line};
+use godwit_toolstack::editor::{Editor, Event};
+use godwit_toolstack::modules::BootModule;
+use godwit_toolstack::net::ping::PingStatistics;
+use godwit_toolstack::run::{self, Effect};
+use godwit_toolstack::table::pair;
+use typed::{Typed, interrupts};
+
+/// The shell.
+struct Shell {
+    typed: Typed,
+    name: String,
+    modules: Vec<BootModule<'static>>,
+    network: Option<Network>,
+    boot_tsc: u64,
+    /// From the boot loader to the first prompt.
+    boot_ticks: u64,
+    guest_output: EventPort,
+}
+
+/// Brings up the network, then serves the operator for ever.
+#[embassy_executor::task]
+pub(crate) async fn run(boot: Boot, spawner: Spawner) {
+    spawner.spawn(console::writer().expect("spawned once"));
+    console::write(format!("dom0: Godwit {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
+    for problem in &boot.problems {
+        log::warn!("{problem}");
+    }
+    let network = net::start(&boot.options, spawner).await;
+    let line = match &network {
+        Some(network) => network.up(&boot.options).await,
+        None => "net: no network card\n".into(),
+    };
+    console::write(line.as_bytes());
+    let ports = Keyboard::new().and_then(|keyboard| {
+        let bind = |source| HYPERCALLS.port_bind(source).and_then(EventPort::new);
+        let guest_output = bind(EventSource::GuestConsole)?;
+        Ok((keyboard, guest_output, bind(EventSource::DomainState)?))
+    });
+    let (keyboard, guest_output, domain_state) =
+        ports.unwrap_or_else(|status| panic!("bind the console's events: {status}"));
+    spawner.spawn(domains::attend(domain_state).expect("spawned once"));
+    let mut shell = Shell {
+        typed: Typed::new(keyboard),
+        name: boot.options.name,
+        modules: boot.modules,
+        network,
+        boot_tsc: boot.boot_tsc,
+        boot_ticks: 0,
+        guest_output,
+    };
+    shell.serve().await
+}
+
+impl Shell {
+    async fn serve(&mut self) -> ! {
+        let mut editor = Editor::new(&format!("{}# ", self.name));
+        let mut out = Vec::new();
+        self.show(&mut editor).await;
+        self.boot_ticks = clock::tsc().saturating_sub(self.boot_tsc);
+        loop {
+            let heard = select(self.typed.next(), domains::NOTICE.wait()).await;
+            out.clear();
+            let Either::First(byte) = heard else {
+                editor.hide(&mut out);
+                console::write(&out);
+                self.show(&mut editor).await;
+                continue;
+            };
+            let modules = &self.modules;
+            let mut candidates = |before: &str| run::complete(&Host, modules, before);
+            let event = editor.feed(byte, &mut candidates, &mut out);
+            console::write(&out);
+            let Some(event) = event else { continue };
+            match event {
+                Event::Line(line) => self.line(&line).await,
+                Event::Interrupted | Event::EndOfInput => {}
+            }
+            self.show(&mut editor).await;
+        }
+    }
+
+    /// Writes what there is to say about domains, then prompt and line.
+    async fn show(&self, editor: &mut Editor) {
+        for notice in domains::notices() {
+            console::write(format!("{notice}\n").as_bytes());
+        }
+        let mut out = Vec::new();
+        editor.show(&mut out);
+        console::write(&out);
+        console::flush().await;
+    }
+
+    /// Runs the commands of a line, until one is interrupted or fails.
+    async fn line(&mut self, line: &str) {
+        let commands = match parse_line(line) {
+            Ok(commands) => commands,
+            Err(error) => return console::write(format!("{error}\n").as_bytes()),
+        };
+        for command in commands {
+            if !self.command(command).await {
+                break;
+            }
+            console::flush().await;
+        }
+    }
+
+    /// Runs a command. False: it failed or was interrupted.
+    async fn command(&mut self, command: Command) -> bool {
+        let is_info = command == Command::Info;
+        let host = run::Host {
+            name: &self.name,
+            modules: &self.modules,
+            random: random::bytes(),
+        };
+        match run::run(&Host, &host, command) {
+            Effect::Print(mut text) => {
+                if is_info {
+                    pair(&mut text, "boot_ticks", &format!("{}", self.boot_ticks));
+                }
+                console::write(text.as_bytes());
+                true
+            }
+            Effect::Fail(text) => {
+                console::write(text.as_bytes());
+                false
+            }
+            Effect::Created { domain, end, text } => {
+                console::write(text.as_bytes());
+                domains::watch(domain, end);
+                true
+            }
+            Effect::Follow(domain) => self.follow(domain).await,
+            Effect::Top {
+                delay_s,
+                iterations,
+                batch,
+            } => self.top(delay_s, iterations, batch).await,
+            Effect::Ping {
+                host,
+                count,
+                interval_ms,
+            } => self.ping(&host, count, interval_ms).await,
+            Effect::Ip => {
+                let text = match &self.network {
+                    Some(network) => network.report().text(),
+                    None => "no network card\n".into(),
+                };
+                console::write(text.as_bytes());
+                true
+            }
+            Effect::Power(action) => power(action).await,
+        }
+    }
+
+    async fn ping(&mut self, host: &str, count: Option<u32>, interval_ms: u32) -> bool {
+        let Some(network) = &self.network else {
+            console::write(b"ping: there is no network card\n");
+            return false;
+        };
+        let target = match select(network.resolve(host), self.typed.until(interrupts)).await {
+            Either::First(Ok(target)) => target,
+            Either::First(Err(problem)) => {
+                console::write(format!("ping: {problem}\n").as_bytes());
+                return false;
+            }
+            Either::Second(()) => return false,
+        };
+        let interval = Duration::from_millis(interval_ms.into());
+        let begun = Instant::now();
+        let mut statistics = PingStatistics::default();
+        let pings = ping(network, target, count, interval, &mut statistics);
+        let finished = match select(pings, self.typed.until(interrupts)).await {
+            Either::First(Ok(())) => true,
+            Either::First(Err(problem)) => {
+                console::write(format!("ping: {problem}\n").as_bytes());
+                false
+            }
+            Either::Second(()) => {
+                console::write(b"^C\n");
+                false
+            }
+        };
+        let summary = statistics.summary(target, begun.elapsed().as_micros());
+        console::write(summary.as_bytes());
+        finished && statistics.received > 0
+    }
+}
+
+/// Restarts or switches off, once everything written is out. Returns only when it cannot.
+async fn power(action: PowerAction) -> bool {
+    console::flush().await;
+    let status = match HYPERCALLS.host_power(action) {
+        Ok(()) => Status::NotSupported,
+        Err(status) => status,
+    };
+    console::write(format!("the machine cannot do it: {status}\n").as_bytes());
+    false
+}
