@@ -100,12 +100,30 @@ pub(crate) async fn writer() {
 /// The longest that [`write_last`] tries, microseconds.
 const LAST_WORDS_US: u64 = 2_000_000;
 
-/// Writes without the executor, for last words: what waits, then `bytes`.
-pub(crate) fn write_last(bytes: &[u8]) {
-    write(bytes);
+/// Writes without executor and heap, for last words: what waits, then `text`.
+pub(crate) fn write_last(text: &str) {
     let deadline_tsc = crate::clock::tsc_after(LAST_WORDS_US);
     while !drain() && crate::clock::tsc() < deadline_tsc {
         core::hint::spin_loop();
+    }
+    for line in text.split_inclusive('\n') {
+        match line.strip_suffix('\n') {
+            Some(line) => {
+                write_now(line.as_bytes(), deadline_tsc);
+                write_now(b"\r\n", deadline_tsc);
+            }
+            None => write_now(line.as_bytes(), deadline_tsc),
+        }
+    }
+}
+
+fn write_now(mut bytes: &[u8], deadline_tsc: u64) {
+    while !bytes.is_empty() && crate::clock::tsc() < deadline_tsc {
+        let (address, length) = input(bytes);
+        match bounded(HYPERCALLS.console_write(address, length), bytes) {
+            Ok(taken) => bytes = &bytes[taken..],
+            Err(_) => return,
+        }
     }
 }
 

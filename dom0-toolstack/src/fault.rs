@@ -2,7 +2,7 @@
 //! learns that the domain is gone.
 
 use crate::console;
-use alloc::format;
+use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 use x86_64::VirtAddr;
@@ -74,7 +74,7 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 pub(crate) fn exception(frame: &Frame) -> ! {
     begin();
     let name = NAMES.get(frame.vector as usize).unwrap_or(&"exception");
-    let text = format!(
+    say(format_args!(
         "\ndom0: FATAL: {name} at image+{:#x}, error {:#x}, cr2 {:#x}\n\
          rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}\n\
          rsi {:016x} rdi {:016x} rbp {:016x} rsp {:016x}\n\
@@ -104,8 +104,7 @@ pub(crate) fn exception(frame: &Frame) -> ! {
         frame.cs,
         frame.ss,
         frame.rflags,
-    );
-    console::write_last(text.as_bytes());
+    ));
     backtrace(frame.rsp, frame.rbp);
     end()
 }
@@ -113,7 +112,7 @@ pub(crate) fn exception(frame: &Frame) -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     begin();
-    console::write_last(format!("\ndom0: FATAL: {info}\n").as_bytes());
+    say(format_args!("\ndom0: FATAL: {info}\n"));
     let (rsp, rbp): (u64, u64);
     // SAFETY: reads two registers.
     unsafe {
@@ -121,6 +120,32 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     }
     backtrace(rsp, rbp);
     end()
+}
+
+/// The longest piece of last words, bytes; more is cut.
+const PIECE_BYTES_MAX: usize = 1024;
+
+/// Says something without the heap, which may be what failed.
+fn say(text: fmt::Arguments<'_>) {
+    let mut piece = heapless::String::<PIECE_BYTES_MAX>::new();
+    let mut writer = Cut(&mut piece);
+    // `Cut` takes everything.
+    let _ = writer.write_fmt(text);
+    console::write_last(&piece);
+}
+
+/// Writes as much as there is room for.
+struct Cut<'a>(&'a mut heapless::String<PIECE_BYTES_MAX>);
+
+impl Write for Cut<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if self.0.push(c).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Ends at once when the last words themselves fail.
@@ -145,7 +170,7 @@ fn backtrace(rsp: u64, rbp: u64) {
             break;
         }
         let offset = address.wrapping_sub(image_base());
-        console::write_last(format!("  image+{offset:#x}\n").as_bytes());
+        say(format_args!("  image+{offset:#x}\n"));
         low = frame;
         frame = next;
     }

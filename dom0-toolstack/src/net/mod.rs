@@ -28,6 +28,8 @@ use godwit_toolstack::net::report::InterfaceReport;
 const SOCKETS_MAX: usize = 24;
 /// How long the first prompt waits for an address.
 const UP_LIMIT: Duration = Duration::from_secs(5);
+/// How often it looks.
+const UP_LOOK: Duration = Duration::from_millis(10);
 /// How often the watchdog looks for frames nobody was told of.
 const WATCHDOG: Duration = Duration::from_millis(100);
 /// The same once an interrupt was missed: then it is the watchdog that carries the traffic.
@@ -183,8 +185,9 @@ impl Network {
     pub(crate) async fn up(&self, options: &HostOptions) -> String {
         let is_up = async {
             self.stack.wait_link_up().await;
-            if options.ipv4 != Ipv4Source::None {
-                self.stack.wait_config_up().await;
+            // Not `wait_config_up`: an IPv6 router would do for that.
+            while options.ipv4 != Ipv4Source::None && self.stack.config_v4().is_none() {
+                Timer::after(UP_LOOK).await;
             }
         };
         let in_time = with_timeout(UP_LIMIT, is_up).await.is_ok();
