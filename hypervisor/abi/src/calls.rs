@@ -13,7 +13,7 @@ hypercalls! {
     /// Does nothing. The cost of a hypercall.
     0 Any Nop = nop() -> ();
     /// The version of this interface that the hypervisor speaks.
-    1 Any AbiVersion = abi_version() -> u32;
+    1 Control AbiVersion = abi_version() -> u32;
     /// Writes to the host's serial console. Returns the bytes taken, which may be fewer.
     2 Control ConsoleWrite = console_write(address: u64, length: u64) -> u64;
     /// Reads what was typed on the host's serial console, up to `length` bytes. Returns the

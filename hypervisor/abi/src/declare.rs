@@ -66,7 +66,7 @@ pub trait Trap {
 }
 
 /// A type that travels in one register.
-pub trait Argument: Sized {
+pub(crate) trait Argument: Sized {
     /// From the register, or `None` if no value of the type is written so.
     fn decode(raw: u64) -> Option<Self>;
     /// To the register.

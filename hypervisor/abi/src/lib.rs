@@ -19,7 +19,7 @@ mod declare;
 
 pub use calls::{Call, Client, Handler, TABLE, dispatch};
 pub use declare::{Access, Answer, CallDoc, MAX_ARGUMENTS, Refusal, Trap};
-pub use ids::{DomainId, PciAddress, Port, PowerAction, VcpuIndex};
+pub use ids::{DomainId, EventSource, InterruptKind, PciAddress, Port, PowerAction, VcpuIndex};
 pub use layouts::*;
 pub use status::Status;
 

@@ -7,8 +7,16 @@
 
 extern crate alloc;
 
+pub mod code;
+pub mod cpuid;
 pub mod devices;
+pub mod exit;
 pub mod frames;
+pub mod hardware;
+pub mod image;
 pub mod lifecycle;
 pub mod nested;
+pub mod s5;
 pub mod sched;
+pub mod vcpu;
+pub mod walk;

@@ -58,6 +58,11 @@ impl Access {
         write: false,
         execute: false,
     };
+    /// Everything but fetching instructions.
+    pub const READ_WRITE: Access = Access {
+        write: true,
+        execute: false,
+    };
     /// Everything.
     pub const ALL: Access = Access {
         write: true,

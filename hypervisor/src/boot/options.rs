@@ -1,0 +1,50 @@
+//! The hypervisor's command line: `loglvl=error|warn|info|debug`, `cpus=N`, `dom0_mem=MiB`.
+//! A word that is not understood is named in the log and has no effect.
+
+use log::LevelFilter;
+
+/// What the command line says, or what holds without it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// The most talkative level on the serial line.
+    pub(crate) log_level: LevelFilter,
+    /// CPUs used at most.
+    pub(crate) cpus: usize,
+    /// Memory of dom0 in MiB.
+    pub(crate) dom0_mib: u64,
+}
+
+/// dom0's memory without `dom0_mem=`.
+const DOM0_MIB: u64 = 48;
+/// The least dom0 can work with.
+const DOM0_MIB_MIN: u64 = 24;
+
+/// Reads the command line; `unknown` is told of every word that is not understood.
+pub(crate) fn parse(cmdline: &str, mut unknown: impl FnMut(&str)) -> Options {
+    let mut options = Options { log_level: LevelFilter::Info, cpus: crate::cpu::CPUS_MAX, dom0_mib: DOM0_MIB };
+    for word in cmdline.split_whitespace() {
+        let understood = match word.split_once('=') {
+            Some(("loglvl", level)) => level.parse().map(|level| options.log_level = level).is_ok(),
+            Some(("cpus", count)) => match count.parse() {
+                Ok(count) if count >= 1 => {
+                    options.cpus = count;
+                    true
+                }
+                _ => false,
+            },
+            Some(("dom0_mem", mib)) => match mib.trim_end_matches('M').parse() {
+                Ok(mib) if mib >= DOM0_MIB_MIN => {
+                    options.dom0_mib = mib;
+                    true
+                }
+                _ => false,
+            },
+            // GRUB passes the file name first on some versions.
+            Some(_) | None => word.starts_with('/'),
+        };
+        if !understood {
+            unknown(word);
+        }
+    }
+    options
+}

@@ -1,0 +1,172 @@
+//! COM1 with its two rings, and who gets what is typed.
+
+use uart_16550::backend::PioBackend;
+use uart_16550::spec::registers::IER;
+use uart_16550::{Config, Uart16550};
+
+use super::keys::{Focus, Keys};
+
+/// Port of COM1.
+const COM1: u16 = 0x3f8;
+/// Bytes that may wait for the line.
+const SEND_BYTES: usize = 32 << 10;
+/// Typed bytes that may wait for dom0.
+const RECEIVE_BYTES: usize = 1 << 10;
+
+/// A queue of bytes of fixed size.
+struct Queue<const N: usize> {
+    bytes: [u8; N],
+    head: usize,
+    length: usize,
+}
+
+impl<const N: usize> Queue<N> {
+    const fn new() -> Self {
+        Self { bytes: [0; N], head: 0, length: 0 }
+    }
+
+    fn push(&mut self, byte: u8) -> bool {
+        if self.length == N {
+            return false;
+        }
+        self.bytes[(self.head + self.length) % N] = byte;
+        self.length += 1;
+        true
+    }
+
+    /// The longest run at the front that is contiguous in memory.
+    fn front(&self) -> &[u8] {
+        &self.bytes[self.head..(self.head + self.length).min(N)]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.head = (self.head + count) % N;
+        self.length -= count;
+    }
+}
+
+pub(super) struct Serial {
+    uart: Option<Uart16550<PioBackend>>,
+    send: Queue<SEND_BYTES>,
+    receive: Queue<RECEIVE_BYTES>,
+    keys: Keys,
+    interrupts: bool,
+    waiting_for_room: bool,
+}
+
+impl Serial {
+    pub(super) const fn new() -> Self {
+        Self {
+            uart: None,
+            send: Queue::new(),
+            receive: Queue::new(),
+            keys: Keys::new(),
+            interrupts: false,
+            waiting_for_room: false,
+        }
+    }
+
+    pub(super) fn open(&mut self) {
+        // SAFETY: COM1's ports are the hypervisor's alone: no domain is let through to them.
+        let Ok(mut uart) = (unsafe { Uart16550::new_port(COM1) }) else { return };
+        if uart.init(Config::default()).is_ok() {
+            self.uart = Some(uart);
+        }
+    }
+
+    pub(super) fn enable_interrupts(&mut self) {
+        self.interrupts = true;
+        if let Some(uart) = &mut self.uart {
+            uart.disable_interrupts(IER::all());
+            uart.enable_interrupts(IER::DATA_READY | IER::RECEIVER_LINE_STATUS);
+        }
+        self.pump();
+    }
+
+    /// Moves bytes into the transmitter as far as it takes them now.
+    fn pump(&mut self) {
+        let Some(uart) = &mut self.uart else {
+            self.send.consume(self.send.length);
+            return;
+        };
+        let sent = uart.send_bytes(self.send.front());
+        self.send.consume(sent);
+        if self.interrupts {
+            let wanted = self.send.length > 0;
+            let enabled = uart.config().interrupts.contains(IER::THR_EMPTY);
+            if wanted && !enabled {
+                uart.enable_interrupts(IER::THR_EMPTY);
+            } else if !wanted && enabled {
+                uart.disable_interrupts(IER::THR_EMPTY);
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.iter().take_while(|byte| self.send.push(**byte)).count();
+        self.waiting_for_room = taken < bytes.len();
+        self.pump();
+        taken
+    }
+
+    /// As `write`, but waits for room.
+    pub(super) fn write_waiting(&mut self, mut bytes: &[u8]) {
+        loop {
+            let taken = self.write(bytes);
+            bytes = &bytes[taken..];
+            if bytes.is_empty() || self.uart.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until everything is in the transmitter.
+    pub(super) fn drain(&mut self) {
+        while self.send.length > 0 {
+            self.pump();
+        }
+        if let Some(uart) = &mut self.uart {
+            while uart.ready_to_send().is_err() {}
+        }
+    }
+
+    pub(super) fn serve(&mut self) -> bool {
+        let mut news = false;
+        if let Some(uart) = &mut self.uart {
+            // Reading ISR and LSR is what takes the interrupt back.
+            let _ = uart.isr();
+            while let Ok(byte) = uart.try_receive_byte() {
+                match self.keys.typed(byte) {
+                    Focus::Dom0 => {
+                        // A full ring drops what is typed, as every terminal does.
+                        news |= self.receive.push(byte);
+                    }
+                    Focus::Hypervisor => {}
+                }
+            }
+        }
+        self.pump();
+        if self.waiting_for_room && self.send.length < SEND_BYTES / 2 {
+            self.waiting_for_room = false;
+            news = true;
+        }
+        if let Some(text) = self.keys.announcement() {
+            self.write(text.as_bytes());
+        }
+        news
+    }
+
+    pub(super) fn input_pending(&self) -> bool {
+        self.receive.length > 0
+    }
+
+    pub(super) fn read(&mut self, out: &mut [u8]) -> usize {
+        let mut count = 0;
+        while count < out.len() && self.receive.length > 0 {
+            out[count] = self.receive.front()[0];
+            self.receive.consume(1);
+            count += 1;
+        }
+        count
+    }
+}

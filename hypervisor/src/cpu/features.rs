@@ -1,0 +1,85 @@
+//! What this CPU can do beyond long mode, and the protections that are switched on where it can.
+
+use core::arch::x86_64::__cpuid_count;
+
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+
+/// One CPUID output register of the CPU this runs on.
+pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
+    let basic = __cpuid_count(leaf & 0xf000_0000, 0).eax;
+    if leaf > basic {
+        return core::arch::x86_64::CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+    }
+    __cpuid_count(leaf, subleaf)
+}
+
+/// x2APIC (leaf 1 ECX bit 21).
+pub(crate) fn has_x2apic() -> bool {
+    cpuid(1, 0).ecx & 1 << 21 != 0
+}
+
+/// TSC-deadline timer (leaf 1 ECX bit 24).
+pub(crate) fn has_tsc_deadline() -> bool {
+    cpuid(1, 0).ecx & 1 << 24 != 0
+}
+
+/// XSAVE (leaf 1 ECX bit 26).
+pub(crate) fn has_xsave() -> bool {
+    cpuid(1, 0).ecx & 1 << 26 != 0
+}
+
+/// Switches on write protection in supervisor mode, NX, global pages, SMEP, SMAP, UMIP and, for
+/// guests' extended state, FXSR and XSAVE, each where this CPU has it.
+pub(super) fn protect() {
+    let seven = cpuid(7, 0);
+    let mut flags = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
+        | Cr4Flags::PAGE_GLOBAL
+        | Cr4Flags::OSFXSR
+        | Cr4Flags::OSXMMEXCPT_ENABLE;
+    if has_xsave() {
+        flags |= Cr4Flags::OSXSAVE;
+    }
+    if seven.ebx & 1 << 7 != 0 {
+        flags |= Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION;
+    }
+    if seven.ebx & 1 << 20 != 0 {
+        flags |= Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION;
+    }
+    if seven.ecx & 1 << 2 != 0 {
+        flags |= Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION;
+    }
+    // SAFETY: paging with NX tables is on already, no user pages are mapped, and the bits set are
+    // those this CPU lists.
+    unsafe {
+        Cr4::write(flags);
+        Cr0::write(
+            Cr0Flags::PROTECTED_MODE_ENABLE
+                | Cr0Flags::MONITOR_COPROCESSOR
+                | Cr0Flags::EXTENSION_TYPE
+                | Cr0Flags::NUMERIC_ERROR
+                | Cr0Flags::WRITE_PROTECT
+                | Cr0Flags::PAGING,
+        );
+        Efer::update(|efer| *efer |= EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS);
+    }
+}
+
+/// Width of physical addresses (leaf 8000_0008 EAX 7:0).
+pub(crate) fn physical_address_bits() -> u8 {
+    match cpuid(0x8000_0008, 0).eax as u8 {
+        0 => 36,
+        bits => bits,
+    }
+}
+
+/// The CPU's name (leaves 8000_0002 to 8000_0004), without leading blanks.
+pub(crate) fn name() -> [u8; 48] {
+    let mut raw = [0; 48];
+    for (index, leaf) in (0x8000_0002..=0x8000_0004).enumerate() {
+        let result = cpuid(leaf, 0);
+        for (word, value) in [result.eax, result.ebx, result.ecx, result.edx].into_iter().enumerate() {
+            raw[index * 16 + word * 4..][..4].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    godwit_abi::field(godwit_abi::text(&raw).trim())
+}

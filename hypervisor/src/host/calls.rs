@@ -1,0 +1,392 @@
+//! The hypercalls: dom0's requests, each checked against the state of the machine. Numbers, access
+//! and argument ranges have been checked by the dispatcher before.
+
+use core::sync::atomic::Ordering;
+
+use godwit_abi::{
+    ABI_VERSION, CpuInfo, DomainId, EventSource, Handler, HostInfo, InterruptKind, PciAddress, Port, PowerAction,
+    Refusal, Status, VcpuIndex, field,
+};
+use godwit_vmm::nested::Wanted;
+use zerocopy::IntoBytes;
+
+use super::domain::Domain;
+use super::errand::Errand;
+use super::events::{PORTS_MAX, Source};
+use super::{Host, Hosted};
+use crate::backend::Backend;
+use crate::cpu;
+use crate::memory::layout::ImageBorders;
+use crate::platform::{clock, pci};
+use crate::{console, memory};
+
+/// Bytes copied through the hypervisor's stack at a time.
+const PIECE: usize = 1024;
+/// Most bytes of one `memory_write` or `memory_read`.
+const COPY_MAX: u64 = 1 << 20;
+/// Most pages of one `memory_populate`: 16 MiB, some milliseconds of zeroing.
+const POPULATE_PAGES_MAX: u64 = 4096;
+
+/// Who calls.
+pub(super) struct Caller<'a, B: Hosted> {
+    pub(super) host: &'static Host<B>,
+    pub(super) domain: &'a Domain<B>,
+    pub(super) wait_deadline: &'a mut u64,
+}
+
+impl<B: Hosted> Caller<'_, B> {
+    /// Copies a structure out to the caller.
+    fn put(&self, address: u64, length: u64, bytes: &[u8]) -> Result<(), Refusal> {
+        if length < bytes.len() as u64 {
+            return Err(Status::BadArgument.into());
+        }
+        self.domain.memory.write(address, bytes).then_some(()).ok_or(Status::BadAddress.into())
+    }
+
+    /// Refuses a buffer that is not wholly the caller's memory.
+    fn check(&self, address: u64, length: u64, wanted: Wanted) -> Result<usize, Refusal> {
+        let bytes = length.min(COPY_MAX) as usize;
+        self.domain.memory.check(address, bytes, wanted).then_some(bytes).ok_or(Status::BadAddress.into())
+    }
+
+    /// Reads a stream into the caller's buffer piece by piece, as far as it gives.
+    fn stream(
+        &self,
+        address: u64,
+        length: u64,
+        mut next: impl FnMut(u64, &mut [u8]) -> Result<usize, Status>,
+    ) -> Result<u64, Refusal> {
+        let bytes = self.check(address, length, Wanted::Write)?;
+        let mut piece = [0; PIECE];
+        let mut done = 0;
+        while done < bytes {
+            let want = PIECE.min(bytes - done);
+            let count = match next(done as u64, &mut piece[..want]) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(status) if done == 0 => return Err(status.into()),
+                Err(_) => break,
+            };
+            self.put(address + done as u64, count as u64, &piece[..count])?;
+            done += count;
+        }
+        Ok(done as u64)
+    }
+
+    fn find(&self, id: DomainId) -> Result<alloc::sync::Arc<Domain<B>>, Refusal> {
+        self.host.domains.read().find(id).ok_or(Status::NoDomain.into())
+    }
+}
+
+impl<B: Hosted> Handler for Caller<'_, B> {
+    #[inline]
+    fn nop(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn abi_version(&mut self) -> Result<u32, Refusal> {
+        Ok(ABI_VERSION)
+    }
+
+    fn console_write(&mut self, address: u64, length: u64) -> Result<u64, Refusal> {
+        let bytes = self.check(address, length, Wanted::Read)?;
+        let mut piece = [0; PIECE];
+        let mut done = 0;
+        while done < bytes {
+            let want = PIECE.min(bytes - done);
+            if !self.domain.memory.read(address + done as u64, &mut piece[..want]) {
+                return Err(Status::BadAddress.into());
+            }
+            let taken = console::write(&piece[..want]);
+            done += taken;
+            if taken < want {
+                break;
+            }
+        }
+        Ok(done as u64)
+    }
+
+    fn console_read(&mut self, address: u64, length: u64) -> Result<u64, Refusal> {
+        self.stream(address, length, |_, out| Ok(console::read(out)))
+    }
+
+    fn wait(&mut self, deadline_tsc: u64, address: u64, capacity: u64) -> Result<u64, Refusal> {
+        let capacity = capacity.min(PORTS_MAX as u64) as usize;
+        if capacity == 0 {
+            return Err(Status::BadArgument.into());
+        }
+        let mut ports = [0u32; PORTS_MAX];
+        let mut count = 0;
+        {
+            let mut events = self.host.events.lock();
+            if !events.any_pending() && deadline_tsc > clock::tsc() {
+                *self.wait_deadline = deadline_tsc;
+                return Err(Refusal::Block);
+            }
+            while count < capacity
+                && let Some(port) = events.take()
+            {
+                ports[count] = port.0;
+                count += 1;
+            }
+        }
+        let bytes = ports[..count].as_bytes();
+        self.put(address, bytes.len() as u64, bytes)?;
+        Ok(count as u64)
+    }
+
+    fn port_bind(&mut self, source: EventSource) -> Result<Port, Refusal> {
+        Ok(self.host.events.lock().bind(Source::Named(source))?)
+    }
+
+    fn port_close(&mut self, port: Port) -> Result<(), Refusal> {
+        let closed = self.host.events.lock().close(port);
+        match closed {
+            Some(Source::Interrupt(vector)) => self.host.unbind_interrupt(vector),
+            Some(Source::Named(_)) => {}
+            None => return Err(Status::NotFound.into()),
+        }
+        Ok(())
+    }
+
+    fn log_read(&mut self, offset: u64, address: u64, length: u64) -> Result<u64, Refusal> {
+        self.stream(address, length, |done, out| console::log_read(offset + done, out).map_err(|_| Status::NotFound))
+    }
+
+    fn log_start(&mut self) -> Result<u64, Refusal> {
+        Ok(console::log_start())
+    }
+
+    fn host_info(&mut self, address: u64, length: u64) -> Result<(), Refusal> {
+        self.put(address, length, self.host.info().as_bytes())
+    }
+
+    fn cpu_info(&mut self, index: u32, address: u64, length: u64) -> Result<(), Refusal> {
+        let block = cpu::by_index(index as usize).ok_or(Status::NotFound)?;
+        let now_ns = clock::now_ns();
+        let idle_ns = self.host.scheduler.lock().dump_cpus(now_ns).nth(index as usize).map_or(0, |view| view.idle_ns);
+        let info = CpuInfo {
+            apic_id: block.apic_id,
+            online: 1,
+            idle_ns,
+            exits: block.exits.load(Ordering::Relaxed),
+            now_ns,
+            domain: block.domain.load(Ordering::Relaxed),
+            vcpu: block.vcpu.load(Ordering::Relaxed),
+            interrupts: block.interrupts.load(Ordering::Relaxed),
+        };
+        self.put(address, length, info.as_bytes())
+    }
+
+    fn host_power(&mut self, action: PowerAction) -> Result<(), Refusal> {
+        if action == PowerAction::PowerOff
+            && (self.host.power.sleep_type.is_none() || self.host.power.pm1a_control.is_none())
+        {
+            return Err(Status::NotSupported.into());
+        }
+        // dom0 sleeps in this call; its CPU leaves the guest and does it.
+        *self.host.errand.lock() = Errand::Power(action);
+        Err(Refusal::Block)
+    }
+
+    fn domain_create(&mut self, address: u64, length: u64) -> Result<DomainId, Refusal> {
+        let config = self.domain_config(address, length)?;
+        Ok(self.host.create_domain(&config)?)
+    }
+
+    fn domain_destroy(&mut self, domain: DomainId) -> Result<(), Refusal> {
+        Ok(self.host.destroy_domain(domain)?)
+    }
+
+    fn domain_pause(&mut self, domain: DomainId) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        Ok(self.host.pause_domain(&domain)?)
+    }
+
+    fn domain_unpause(&mut self, domain: DomainId) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        Ok(self.host.unpause_domain(&domain)?)
+    }
+
+    fn domain_at(&mut self, slot: u16) -> Result<DomainId, Refusal> {
+        self.host.domains.read().from(slot).map(|domain| domain.id).ok_or(Status::NotFound.into())
+    }
+
+    fn domain_info(&mut self, domain: DomainId, address: u64, length: u64) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        self.put(address, length, self.host.domain_info(&domain).as_bytes())
+    }
+
+    fn vcpu_info(&mut self, domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        let info = self.host.vcpu_info(&domain, vcpu)?;
+        self.put(address, length, info.as_bytes())
+    }
+
+    fn vcpu_state_set(&mut self, domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        let mut bytes = [0; PIECE];
+        let bytes = bytes.get_mut(..length as usize).ok_or(Status::BadRecord)?;
+        if !self.domain.memory.read(address, bytes) {
+            return Err(Status::BadAddress.into());
+        }
+        Ok(self.host.set_vcpu_state(&domain, vcpu, bytes)?)
+    }
+
+    fn vcpu_state_read(&mut self, domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> Result<u64, Refusal> {
+        let domain = self.find(domain)?;
+        let mut bytes = [0; PIECE];
+        let count = self.host.vcpu_state(&domain, vcpu, &mut bytes)?;
+        self.put(address, length, &bytes[..count])?;
+        Ok(count as u64)
+    }
+
+    fn memory_populate(&mut self, domain: DomainId, page: u64, pages: u64) -> Result<u64, Refusal> {
+        let domain = self.find(domain)?;
+        if domain.is_control() {
+            return Err(Status::BadArgument.into());
+        }
+        Ok(domain.memory.populate(page, pages.min(POPULATE_PAGES_MAX))?)
+    }
+
+    fn memory_write(&mut self, domain: DomainId, target: u64, address: u64, length: u64) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        if length > COPY_MAX {
+            return Err(Status::BadArgument.into());
+        }
+        self.check(address, length, Wanted::Read)?;
+        if !domain.memory.check(target, length as usize, Wanted::Write) {
+            return Err(Status::BadAddress.into());
+        }
+        copy(&self.domain.memory, address, &domain.memory, target, length)
+    }
+
+    fn memory_read(&mut self, domain: DomainId, source: u64, address: u64, length: u64) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        if length > COPY_MAX {
+            return Err(Status::BadArgument.into());
+        }
+        self.check(address, length, Wanted::Write)?;
+        if !domain.memory.check(source, length as usize, Wanted::Read) {
+            return Err(Status::BadAddress.into());
+        }
+        copy(&domain.memory, source, &self.domain.memory, address, length)
+    }
+
+    fn guest_console_read(&mut self, domain: DomainId, offset: u64, address: u64, length: u64) -> Result<u64, Refusal> {
+        let domain = self.find(domain)?;
+        domain.console_told.store(false, Ordering::Release);
+        self.stream(address, length, |done, out| domain.read_console(offset + done, out))
+    }
+
+    fn guest_console_start(&mut self, domain: DomainId) -> Result<u64, Refusal> {
+        Ok(self.find(domain)?.console_start())
+    }
+
+    fn pci_device(&mut self, index: u32, address: u64, length: u64) -> Result<(), Refusal> {
+        let device = self.host.devices.get(index as usize).ok_or(Status::NotFound)?;
+        self.put(address, length, device.as_bytes())
+    }
+
+    fn pci_config_read(&mut self, device: PciAddress, offset: u16, width: u8) -> Result<u32, Refusal> {
+        self.host.passed(device)?;
+        config_access(offset, width)?;
+        Ok(pci::read(device, offset, width))
+    }
+
+    fn pci_config_write(&mut self, device: PciAddress, offset: u16, width: u8, value: u32) -> Result<(), Refusal> {
+        self.host.passed(device)?;
+        config_access(offset, width)?;
+        if owned_by_hypervisor(device, offset, width) {
+            return Err(Status::Denied.into());
+        }
+        pci::write(device, offset, width, value);
+        Ok(())
+    }
+
+    fn interrupt_bind(&mut self, device: PciAddress, kind: InterruptKind) -> Result<Port, Refusal> {
+        Ok(self.host.bind_interrupt(device, kind)?)
+    }
+
+    fn interrupt_unmask(&mut self, port: Port) -> Result<(), Refusal> {
+        Ok(self.host.unmask_interrupt(port)?)
+    }
+
+    fn scheduler_set(&mut self, domain: DomainId, weight: u32, cap_percent: u32) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        Ok(self.host.set_shares(&domain, weight, cap_percent)?)
+    }
+
+    fn debug_key(&mut self, key: u8) -> Result<(), Refusal> {
+        if self.host.debug_key(key) { Ok(()) } else { Err(Status::BadArgument.into()) }
+    }
+}
+
+/// Widths and offsets configuration space knows.
+fn config_access(offset: u16, width: u8) -> Result<(), Refusal> {
+    let fits = matches!(width, 1 | 2 | 4) && offset % u16::from(width) == 0 && offset < 4096;
+    if fits { Ok(()) } else { Err(Status::BadArgument.into()) }
+}
+
+/// BARs, ROM base, and the MSI and MSI-X capabilities: where a device appears and whom it
+/// interrupts is the hypervisor's business.
+fn owned_by_hypervisor(device: PciAddress, offset: u16, width: u8) -> bool {
+    const BARS: core::ops::Range<u16> = 0x10..0x28;
+    const ROM: core::ops::Range<u16> = 0x30..0x34;
+    let end = offset + u16::from(width);
+    let touches = |range: &core::ops::Range<u16>| offset < range.end && range.start < end;
+    let capability = |id, bytes| pci::capability(device, id).is_some_and(|at| touches(&(at..at + bytes)));
+    touches(&BARS) || touches(&ROM) || capability(pci::CAPABILITY_MSI, 24) || capability(pci::CAPABILITY_MSIX, 12)
+}
+
+/// Copies between two domains' memories through a small buffer of our own.
+fn copy<F: godwit_vmm::nested::Format>(
+    from: &super::memory::DomainMemory<F>,
+    mut source: u64,
+    to: &super::memory::DomainMemory<F>,
+    mut target: u64,
+    mut length: u64,
+) -> Result<(), Refusal> {
+    let mut piece = [0; PIECE];
+    while length > 0 {
+        let count = length.min(PIECE as u64);
+        let part = &mut piece[..count as usize];
+        // Both ranges were checked; they can only have shrunk if the domain died meanwhile.
+        if !from.read(source, part) || !to.write(target, part) {
+            return Err(Status::BadAddress.into());
+        }
+        source += count;
+        target += count;
+        length -= count;
+    }
+    Ok(())
+}
+
+impl<B: Hosted> Host<B> {
+    fn info(&self) -> HostInfo {
+        let domains = self.domains.read().iter().count() as u32;
+        HostInfo {
+            abi_version: ABI_VERSION,
+            vendor: <B as Backend>::VENDOR,
+            cpus: cpu::online().count() as u32,
+            cpus_present: self.cpus_present,
+            memory_bytes: memory::total_bytes(),
+            free_bytes: memory::free_bytes(),
+            hypervisor_bytes: memory::hypervisor_bytes() - memory::boot_bytes(),
+            tsc_hz: clock::tsc_hz(),
+            boot_tsc: clock::boot_tsc(),
+            dom0_entry_tsc: self.dom0_entry_tsc.load(Ordering::Relaxed),
+            features: self.features.bits(),
+            cpu_signature: cpu::features::cpuid(1, 0).eax,
+            domains,
+            cpu_name: cpu::features::name(),
+            version: field(concat!(env!("CARGO_PKG_VERSION"))),
+            cmdline: field(&self.cmdline),
+            unhandled: self.refused.load(Ordering::Relaxed),
+            image_bytes: {
+                let borders = ImageBorders::here();
+                borders.physical_end() - borders.physical_start
+            },
+        }
+    }
+}

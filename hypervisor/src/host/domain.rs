@@ -1,0 +1,178 @@
+//! A domain and its vCPUs.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use godwit_abi::{Access, DomainId, ShutdownReason, Status, VcpuIndex};
+use godwit_records::VcpuState as VcpuRecord;
+use godwit_vmm::cpuid::{Leaf, Policy};
+use godwit_vmm::devices::debug_console::Cursor;
+use godwit_vmm::devices::lapic::Lapic;
+use godwit_vmm::devices::ports::Platform;
+use godwit_vmm::devices::TscRate;
+use godwit_vmm::lifecycle::Life;
+use godwit_vmm::sched::VcpuKey;
+use godwit_vmm::vcpu::{Ending, Vcpu};
+use spin::mutex::TicketMutex;
+use spin::once::Once;
+
+use super::Hosted;
+use super::memory::DomainMemory;
+use super::xstate::Xstate;
+use crate::backend::VcpuSetup;
+use crate::cpu::features::cpuid;
+use crate::memory::OutOfMemory;
+use crate::platform::clock;
+
+/// What dom0 said a domain should be, checked.
+pub(super) struct Shape {
+    pub(super) name: String,
+    pub(super) uuid: [u8; 16],
+    pub(super) pages_max: u64,
+    pub(super) vcpus: u16,
+    pub(super) weight: u32,
+    pub(super) cap_percent: u32,
+    pub(super) access: Access,
+}
+
+/// A domain.
+pub(super) struct Domain<B: Hosted> {
+    pub(super) id: DomainId,
+    pub(super) shape: Shape,
+    pub(super) weight: AtomicU32,
+    pub(super) cap_percent: AtomicU32,
+    pub(super) memory: DomainMemory<B::Nested>,
+    pub(super) policy: Policy,
+    pub(super) platform: TicketMutex<Platform>,
+    pub(super) life: TicketMutex<Life>,
+    pub(super) vcpus: Once<Vec<Arc<VcpuSlot<B>>>>,
+    pub(super) ending: TicketMutex<Option<Ending>>,
+    pub(super) refused: AtomicU64,
+    /// dom0 has been told that there is console output, and has not read it yet.
+    pub(super) console_told: AtomicBool,
+}
+
+/// A vCPU of a domain. Whoever runs or inspects it holds `state`.
+pub(super) struct VcpuSlot<B: Hosted> {
+    pub(super) key: VcpuKey,
+    pub(super) index: VcpuIndex,
+    pub(super) domain: Arc<Domain<B>>,
+    pub(super) state: TicketMutex<VcpuState<B>>,
+    pub(super) exits: AtomicU64,
+    pub(super) last_rip: AtomicU64,
+}
+
+/// Registers and everything else that only its runner may touch.
+pub(super) struct VcpuState<B: Hosted> {
+    pub(super) hardware: B::Vcpu,
+    pub(super) core: Vcpu,
+    pub(super) xstate: Xstate,
+    /// Host TSC until which dom0's `wait` sleeps at most.
+    pub(super) wait_deadline: u64,
+    /// Registers to take on when it is loaded next.
+    pub(super) pending_state: Option<alloc::boxed::Box<VcpuRecord>>,
+}
+
+/// What the host's CPUs answer, as the policy's input.
+fn host_leaf(leaf: u32, subleaf: u32) -> Leaf {
+    let result = cpuid(leaf, subleaf);
+    Leaf { eax: result.eax, ebx: result.ebx, ecx: result.ecx, edx: result.edx }
+}
+
+/// The guests' TSC runs at the host's rate.
+pub(super) fn tsc_rate() -> TscRate {
+    TscRate::from_hz(clock::tsc_hz()).expect("the TSC has been calibrated")
+}
+
+impl<B: Hosted> Domain<B> {
+    pub(super) fn new(id: DomainId, shape: Shape, largest: godwit_vmm::nested::PageSize) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            id,
+            memory: DomainMemory::new(id, shape.pages_max, largest)?,
+            policy: Policy::new(shape.vcpus.into(), godwit_abi::ABI_VERSION, host_leaf),
+            platform: TicketMutex::new(Platform::new(tsc_rate())),
+            life: TicketMutex::new(Life::new()),
+            vcpus: Once::new(),
+            ending: TicketMutex::new(None),
+            refused: AtomicU64::new(0),
+            console_told: AtomicBool::new(false),
+            weight: AtomicU32::new(shape.weight),
+            cap_percent: AtomicU32::new(shape.cap_percent),
+            shape,
+        })
+    }
+
+    pub(super) fn is_control(&self) -> bool {
+        self.shape.access == Access::Control
+    }
+
+    pub(super) fn vcpus(&self) -> &[Arc<VcpuSlot<B>>] {
+        self.vcpus.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Hypervisor memory used for this domain beyond its own pages, in bytes: tables and vCPU pages
+    /// exactly, heap objects by their size.
+    pub(super) fn overhead_bytes(&self) -> u64 {
+        const VCPU_PAGES: u64 = 2;
+        let vcpus = self.vcpus().len() as u64;
+        self.memory.table_pages() * 4096
+            + vcpus * (VCPU_PAGES * 4096 + size_of::<VcpuSlot<B>>() as u64)
+            + size_of::<Self>() as u64
+            + 16 * 1024
+    }
+
+    /// Absolute offset of the end of its debug console.
+    pub(super) fn console_end(&self) -> u64 {
+        self.platform.lock().console.end().0
+    }
+
+    /// The oldest byte kept of its debug console.
+    pub(super) fn console_start(&self) -> u64 {
+        self.platform.lock().console.oldest().0
+    }
+
+    /// Reads its debug console from an absolute offset.
+    pub(super) fn read_console(&self, offset: u64, out: &mut [u8]) -> Result<usize, Status> {
+        let platform = self.platform.lock();
+        if offset < platform.console.oldest().0 || offset > platform.console.end().0 {
+            return Err(Status::NotFound);
+        }
+        Ok(platform.console.read(Cursor(offset), out).copied)
+    }
+
+    /// Why it ended, in the interface's terms.
+    pub(super) fn reason(&self) -> (ShutdownReason, u64) {
+        self.ending.lock().map_or((ShutdownReason::None, 0), |ending| (ending.reason, ending.detail))
+    }
+}
+
+impl<B: Hosted> VcpuSlot<B> {
+    pub(super) fn new(domain: &Arc<Domain<B>>, index: VcpuIndex, key: VcpuKey) -> Result<Self, OutOfMemory> {
+        let setup = VcpuSetup { nested_root: domain.memory.root(), tag: key.slot() + 1 };
+        let hardware = B::create(&setup)?;
+        let lapic = Lapic::new(index.0.into(), index.0 == 0, tsc_rate());
+        // Guest time begins at the domain's creation.
+        let offset = clock::tsc().wrapping_neg();
+        let offset = if domain.is_control() { 0 } else { offset };
+        Ok(Self {
+            key,
+            index,
+            domain: domain.clone(),
+            state: TicketMutex::new(VcpuState {
+                hardware,
+                core: Vcpu::new(lapic, domain.shape.access, offset),
+                xstate: Xstate::new(domain.policy.xcr0_allowed())?,
+                wait_deadline: u64::MAX,
+                pending_state: None,
+            }),
+            exits: AtomicU64::new(0),
+            last_rip: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn count_exit(&self) {
+        self.exits.store(self.exits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,88 @@
+//! dom0's event ports: small numbers that stand for sources, and which of them are pending.
+
+use godwit_abi::{EventSource, Port, Status};
+
+use super::{Host, Hosted};
+
+/// Event ports there are.
+pub(super) const PORTS_MAX: usize = 256;
+const WORDS: usize = PORTS_MAX / 64;
+
+/// What a port stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    Named(EventSource),
+    /// An interrupt of a device, by its host vector.
+    Interrupt(u8),
+}
+
+/// The ports and their pending bits.
+pub(super) struct Events {
+    sources: [Option<Source>; PORTS_MAX],
+    pending: [u64; WORDS],
+}
+
+impl Events {
+    pub(super) fn new() -> Self {
+        Self { sources: [None; PORTS_MAX], pending: [0; WORDS] }
+    }
+
+    pub(super) fn bind(&mut self, source: Source) -> Result<Port, Status> {
+        if self.sources.contains(&Some(source)) {
+            return Err(Status::Exists);
+        }
+        let free = self.sources.iter().position(Option::is_none).ok_or(Status::Full)?;
+        self.sources[free] = Some(source);
+        // The source may have had something before anybody listened: the first look is for free.
+        self.pending[free / 64] |= 1 << (free % 64);
+        Ok(Port(free as u32))
+    }
+
+    pub(super) fn source(&self, port: Port) -> Option<Source> {
+        *self.sources.get(port.0 as usize)?
+    }
+
+    pub(super) fn close(&mut self, port: Port) -> Option<Source> {
+        let source = self.sources.get_mut(port.0 as usize)?.take();
+        self.pending[port.0 as usize / 64] &= !(1 << (port.0 % 64));
+        source
+    }
+
+    /// Marks a source's port pending. Returns whether anybody listens.
+    fn raise(&mut self, source: Source) -> bool {
+        match self.sources.iter().position(|bound| *bound == Some(source)) {
+            Some(port) => {
+                self.pending[port / 64] |= 1 << (port % 64);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes one pending port.
+    pub(super) fn take(&mut self) -> Option<Port> {
+        let word = self.pending.iter().position(|word| *word != 0)?;
+        let bit = self.pending[word].trailing_zeros();
+        self.pending[word] &= self.pending[word] - 1;
+        Some(Port(word as u32 * 64 + bit))
+    }
+
+    pub(super) fn any_pending(&self) -> bool {
+        self.pending.iter().any(|word| *word != 0)
+    }
+}
+
+impl<B: Hosted> Host<B> {
+    /// Something dom0 may want to know has happened.
+    pub(super) fn raise(&self, source: EventSource) {
+        self.raise_source(Source::Named(source));
+    }
+
+    pub(super) fn raise_source(&self, source: Source) {
+        if self.events.lock().raise(source)
+            && let Some(vcpu) = self.control.get().and_then(|control| control.vcpus().first())
+        {
+            self.wake(vcpu.key);
+        }
+    }
+}

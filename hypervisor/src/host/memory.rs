@@ -1,0 +1,236 @@
+//! A domain's memory: its nested tables, and copies in and out of it.
+//!
+//! Guest memory is never a Rust reference: what is read is copied first and the copy is parsed,
+//! because the guest may change it at any moment.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use godwit_abi::{DomainId, Status};
+use godwit_vmm::frames::{Frame, HostPhysical, ORDER_2M, Owner, Zone};
+use godwit_vmm::nested::{
+    Access, Cursor, Flush, Format, GuestPhysical, MemoryType, Method, NestedError, NestedTables, PageSize, TableMemory,
+    Wanted,
+};
+use spin::mutex::TicketMutex;
+
+use crate::memory::layout::direct_map;
+use crate::memory::{OutOfMemory, allocate, free, with_frames};
+
+/// Leaves handled between two looks at anything else, when memory is given back.
+const UNMAP_BUDGET: usize = 512;
+
+/// Nested tables live in the direct map; frames come from the frame table.
+struct Tables;
+
+impl Tables {
+    fn entry(table: Frame, index: usize) -> &'static AtomicU64 {
+        debug_assert!(index < 512);
+        let pointer = direct_map(table.address().0).cast::<u64>();
+        // SAFETY: `table` is a page `allocate_table` gave and `free_table` has not taken back (the
+        // contract of `TableMemory`), so the word is ours; all access, the CPU's too, is atomic.
+        unsafe { AtomicU64::from_ptr(pointer.add(index)) }
+    }
+}
+
+impl TableMemory for Tables {
+    fn read(&self, table: Frame, index: usize) -> u64 {
+        Self::entry(table, index).load(Ordering::Relaxed)
+    }
+
+    fn write(&mut self, table: Frame, index: usize, entry: u64) {
+        Self::entry(table, index).store(entry, Ordering::Release);
+    }
+
+    fn compare_exchange(&mut self, table: Frame, index: usize, current: u64, new: u64) -> Result<(), u64> {
+        Self::entry(table, index).compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).map(|_| ())
+    }
+
+    fn allocate_table(&mut self) -> Option<Frame> {
+        let frame = allocate(0, Zone::Any).ok()?;
+        zero(frame, 1);
+        Some(frame)
+    }
+
+    fn free_table(&mut self, table: Frame) {
+        free(table, 0);
+    }
+}
+
+/// Writes zeroes to frames that nobody else can reach yet.
+fn zero(frame: Frame, pages: u64) {
+    let pointer = direct_map(frame.address().0);
+    // SAFETY: the caller has just been given the frames; the direct map covers all RAM.
+    unsafe { core::ptr::write_bytes(pointer, 0, (pages * 4096) as usize) };
+}
+
+struct Inner<F: Format> {
+    tables: NestedTables<F>,
+    pages: u64,
+}
+
+/// The memory of one domain.
+pub(super) struct DomainMemory<F: Format> {
+    inner: TicketMutex<Option<Inner<F>>>,
+    root: u64,
+    owner: Owner,
+    pages_max: u64,
+}
+
+impl<F: Format> DomainMemory<F> {
+    pub(super) fn new(domain: DomainId, pages_max: u64, largest: PageSize) -> Result<Self, OutOfMemory> {
+        let tables = NestedTables::new(&mut Tables, largest, Method::WriteProtect).map_err(|_| OutOfMemory)?;
+        Ok(Self {
+            root: tables.root().address().0,
+            inner: TicketMutex::new(Some(Inner { tables, pages: 0 })),
+            owner: Owner::Domain(domain),
+            pages_max,
+        })
+    }
+
+    /// Host-physical address of the root table.
+    pub(super) fn root(&self) -> u64 {
+        self.root
+    }
+
+    /// Who owns its frames.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Pages it has.
+    pub(super) fn pages(&self) -> u64 {
+        self.inner.lock().as_ref().map_or(0, |inner| inner.pages)
+    }
+
+    /// Host pages of its nested tables.
+    pub(super) fn table_pages(&self) -> u64 {
+        self.inner.lock().as_ref().map_or(0, |inner| inner.tables.table_count())
+    }
+
+    /// Maps host memory that the domain owns (dom0's own), or device registers, at equal addresses.
+    /// The domain does not run yet, so no flush is owed.
+    pub(super) fn map_identity(&self, start: u64, bytes: u64, access: Access, kind: MemoryType) -> Result<(), NestedError> {
+        let mut guard = self.inner.lock();
+        let inner = guard.as_mut().ok_or(NestedError::NotMapped)?;
+        let flush = inner.tables.map(&mut Tables, GuestPhysical(start), HostPhysical(start), bytes, access, kind)?;
+        debug_assert!(matches!(flush, Flush::None | Flush::Range { .. }));
+        if kind == MemoryType::WriteBack {
+            inner.pages += bytes / 4096;
+        }
+        Ok(())
+    }
+
+    /// Adds up to `pages` zeroed pages from guest page `first` on, in 2 MiB blocks where they fit.
+    /// Returns the pages added.
+    pub(super) fn populate(&self, first: u64, pages: u64) -> Result<u64, Status> {
+        let mut done = 0;
+        while done < pages {
+            let page = first + done;
+            let large = page % (1 << ORDER_2M) == 0 && pages - done >= 1 << ORDER_2M;
+            let step = match large {
+                true => self.add_block(page, ORDER_2M).or_else(|_| self.add_block(page, 0)),
+                false => self.add_block(page, 0),
+            };
+            match step {
+                Ok(count) => done += count,
+                Err(_) if done > 0 => break,
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(done)
+    }
+
+    fn add_block(&self, page: u64, order: u8) -> Result<u64, Status> {
+        let count = 1u64 << order;
+        let mut guard = self.inner.lock();
+        let inner = guard.as_mut().ok_or(Status::BadState)?;
+        if inner.pages + count > self.pages_max {
+            return Err(Status::BadArgument);
+        }
+        let owner = self.owner;
+        let frame = with_frames(|frames| frames.allocate(order, owner, Zone::Any)).map_err(|_| Status::NoMemory)?;
+        zero(frame, count);
+        let guest = GuestPhysical(page.checked_mul(4096).ok_or(Status::BadArgument)?);
+        let mapped =
+            inner.tables.map(&mut Tables, guest, frame.address(), count * 4096, Access::ALL, MemoryType::WriteBack);
+        match mapped {
+            // Fresh mappings: nothing can have cached their absence (SDM 3C 29.4.3.3, APM 2 15.25.9).
+            Ok(_flush) => {
+                inner.pages += count;
+                Ok(count)
+            }
+            Err(error) => {
+                let freed = with_frames(|frames| frames.free(frame, order, owner));
+                assert!(freed.is_ok(), "a frame just allocated cannot be freed: {freed:?}");
+                Err(match error {
+                    NestedError::Overlap => Status::Exists,
+                    NestedError::NoMemory => Status::NoMemory,
+                    _ => Status::BadArgument,
+                })
+            }
+        }
+    }
+
+    /// Gives everything back. The domain runs nowhere and never will again; translations under its
+    /// vCPUs' tags die with the vCPUs.
+    pub(super) fn release(&self) {
+        let Some(mut inner) = self.inner.lock().take() else { return };
+        let mut cursor = Cursor::all();
+        let owner = self.owner;
+        while !cursor.is_done() {
+            let unmapped = inner.tables.unmap(&mut Tables, &mut cursor, UNMAP_BUDGET, |mapping| {
+                if mapping.leaf.memory_type == MemoryType::WriteBack {
+                    let frame = mapping.leaf.address.frame();
+                    let freed = with_frames(|frames| frames.free(frame, mapping.size.order(), owner));
+                    assert!(freed.is_ok(), "a frame of {owner:?} cannot be freed: {freed:?}");
+                }
+            });
+            assert!(unmapped.is_ok(), "unmapping whole leaves needs no memory: {unmapped:?}");
+        }
+        inner.tables.destroy(&mut Tables);
+    }
+
+    /// Copies `out.len()` bytes from guest-physical `gpa`. `false`: not all of it is memory.
+    pub(super) fn read(&self, gpa: u64, out: &mut [u8]) -> bool {
+        self.each_piece(gpa, out.len(), Wanted::Read, |pointer, at, count| {
+            // SAFETY: `pointer` is `count` bytes of the domain's own RAM in the direct map; the
+            // guest may write to it meanwhile, which at worst mixes old and new bytes.
+            unsafe { core::ptr::copy_nonoverlapping(pointer, out.as_mut_ptr().add(at), count) };
+        })
+    }
+
+    /// Copies to guest-physical `gpa`. `false`: not all of it is writable memory, and part may have
+    /// been written.
+    pub(super) fn write(&self, gpa: u64, bytes: &[u8]) -> bool {
+        self.each_piece(gpa, bytes.len(), Wanted::Write, |pointer, at, count| {
+            // SAFETY: as in `read`; the hypervisor keeps no references into guest memory.
+            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr().add(at), pointer, count) };
+        })
+    }
+
+    /// Whether all of a range is memory the domain may access so.
+    pub(super) fn check(&self, gpa: u64, bytes: usize, wanted: Wanted) -> bool {
+        self.each_piece(gpa, bytes, wanted, |_, _, _| {})
+    }
+
+    fn each_piece(&self, gpa: u64, bytes: usize, wanted: Wanted, mut action: impl FnMut(*mut u8, usize, usize)) -> bool {
+        if gpa.checked_add(bytes as u64).is_none() {
+            return false;
+        }
+        let guard = self.inner.lock();
+        let Some(inner) = guard.as_ref() else { return false };
+        let mut at = 0;
+        while at < bytes {
+            let address = GuestPhysical(gpa + at as u64);
+            let Ok(found) = inner.tables.translate(&Tables, address, wanted) else { return false };
+            if found.memory_type != MemoryType::WriteBack {
+                return false;
+            }
+            let size = found.size.bytes();
+            let count = ((size - (address.0 & (size - 1))) as usize).min(bytes - at);
+            action(direct_map(found.address.0), at, count);
+            at += count;
+        }
+        true
+    }
+}

@@ -1,0 +1,233 @@
+//! The running host: its domains, its scheduler, its CPUs, and the wiring between exits and the
+//! decisions of `godwit_vmm`.
+//!
+//! Locks, in the order in which they are taken: the domain list, a vCPU, a domain's life, a
+//! domain's memory or devices, interrupts, events, the scheduler. The serial line and the frame table
+//! come last. Interrupt handlers take only the last four, and run only where a CPU holds none.
+
+pub(crate) mod calls;
+mod control;
+pub(crate) mod debug;
+pub(crate) mod dom0;
+mod domain;
+mod domains;
+mod errand;
+mod events;
+mod interrupts;
+mod memory;
+mod run;
+mod world;
+mod xstate;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arrayvec::ArrayString;
+use godwit_abi::{HostFeatures, PciDevice};
+use godwit_vmm::sched::{CpuIndex, CpuSet, Scheduler, VcpuKey};
+use spin::mutex::TicketMutex;
+use spin::once::Once;
+use spin::rwlock::RwLock;
+
+use crate::backend::Backend;
+use crate::boot::info::{BootInfo, STRING_MAX};
+use crate::boot::options::Options;
+use crate::cpu::{self, smp, vectors};
+use crate::platform::acpi::Tables;
+use crate::platform::{apic, clock, ioapic, pci, power::Power};
+use crate::{console, svm, vmx};
+use domain::{Domain, VcpuSlot};
+use domains::Domains;
+use errand::Errand;
+use events::Events;
+use interrupts::Interrupts;
+
+/// A back end that has a host of its own kind: generic statics do not exist, so each back end
+/// brings its cell.
+pub(crate) trait Hosted: Backend {
+    /// Where the one host is kept.
+    fn cell() -> &'static Once<Host<Self>>;
+}
+
+impl Hosted for vmx::Vmx {
+    fn cell() -> &'static Once<Host<Self>> {
+        static CELL: Once<Host<vmx::Vmx>> = Once::new();
+        &CELL
+    }
+}
+
+impl Hosted for svm::Svm {
+    fn cell() -> &'static Once<Host<Self>> {
+        static CELL: Once<Host<svm::Svm>> = Once::new();
+        &CELL
+    }
+}
+
+/// vCPUs that sleep until a time: TSC and key. Few, so a list.
+type Sleepers = Vec<(u64, VcpuKey)>;
+
+/// Everything the CPUs share.
+pub(crate) struct Host<B: Hosted> {
+    pub(crate) features: HostFeatures,
+    pub(crate) power: Power,
+    pub(crate) cmdline: ArrayString<STRING_MAX>,
+    pub(crate) cpus_present: u32,
+    apic_ids: Vec<u32>,
+    scheduler: TicketMutex<Scheduler>,
+    sleepers: TicketMutex<Sleepers>,
+    /// The earliest time in `sleepers`, so that the exit path need not take the lock.
+    next_sleep: AtomicU64,
+    vcpus: RwLock<Vec<Option<Arc<VcpuSlot<B>>>>>,
+    domains: RwLock<Domains<B>>,
+    control: Once<Arc<Domain<B>>>,
+    events: TicketMutex<Events>,
+    interrupts: TicketMutex<Interrupts>,
+    errand: TicketMutex<Errand<B>>,
+    devices: Vec<PciDevice>,
+    /// Things refused by name since boot.
+    pub(crate) refused: AtomicU64,
+    pub(crate) dom0_entry_tsc: AtomicU64,
+    /// The machine is about to be reset: CPUs switch virtualization off and stop.
+    stopping: AtomicBool,
+}
+
+/// Makes the host, without domains.
+pub(crate) fn build<B: Hosted>(info: &BootInfo, options: &Options, tables: Tables) -> &'static Host<B> {
+    let features = B::probe().map_or(HostFeatures::empty(), |features| features);
+    let features = if apic::is_x2apic() { features | HostFeatures::X2APIC } else { features };
+    let own = apic::own_id();
+    let mut apic_ids = alloc::vec![own];
+    apic_ids.extend(tables.cpus.iter().copied().filter(|id| *id != own));
+    apic_ids.truncate(options.cpus);
+    let host = Host {
+        features,
+        power: tables.power,
+        cmdline: info.cmdline,
+        cpus_present: tables.cpus_present.max(1),
+        scheduler: TicketMutex::new(Scheduler::new(apic_ids.len(), clock::now_ns())),
+        apic_ids,
+        sleepers: TicketMutex::new(Vec::new()),
+        next_sleep: AtomicU64::new(u64::MAX),
+        vcpus: RwLock::new(Vec::new()),
+        domains: RwLock::new(Domains::new()),
+        control: Once::new(),
+        events: TicketMutex::new(Events::new()),
+        interrupts: TicketMutex::new(Interrupts::new()),
+        errand: TicketMutex::new(Errand::None),
+        devices: pci::scan(),
+        refused: AtomicU64::new(0),
+        dom0_entry_tsc: AtomicU64::new(0),
+        stopping: AtomicBool::new(false),
+    };
+    log::info!(
+        "{} on {} CPU(s), {} MiB of memory, TSC {} MHz",
+        B::NAME,
+        host.apic_ids.len(),
+        crate::memory::total_bytes() >> 20,
+        clock::tsc_hz() / 1_000_000
+    );
+    log::debug!("features: {features:?}");
+    B::cell().call_once(|| host)
+}
+
+/// The host, from code that has no reference to it (interrupts, start-up of other CPUs).
+fn the<B: Hosted>() -> &'static Host<B> {
+    B::cell().get().expect("host::build has run")
+}
+
+impl<B: Hosted> Host<B> {
+    /// Starts the other CPUs; each enters the run loop when it is ready.
+    pub(crate) fn start_cpus(&'static self, _options: &Options) {
+        let others = self.apic_ids.iter().copied().skip(1);
+        let wanted = self.apic_ids.len() as u32 - 1;
+        let started = smp::start(others, secondary::<B>);
+        if started != wanted {
+            log::warn!("{} of {wanted} further CPUs have started", started);
+        }
+    }
+
+    /// Lets devices interrupt: the serial line now, others as dom0 binds them.
+    pub(crate) fn start_interrupts(&'static self) {
+        vectors::set_device_handler(device_interrupt::<B>);
+        let line = ioapic::isa_line(4);
+        if ioapic::route(line, vectors::SERIAL, self.apic_ids[0]) {
+            console::start_interrupts();
+        } else {
+            log::warn!("no I/O APIC takes the serial line's interrupt: the console is slow");
+        }
+    }
+
+    /// This CPU's number in the scheduler.
+    fn here(&self) -> CpuIndex {
+        CpuIndex(cpu::this().index as u8)
+    }
+
+    /// Sends "look again" to CPUs.
+    fn kick(&self, set: CpuSet) {
+        for index in 0..self.apic_ids.len() {
+            if set.contains(CpuIndex(index as u8)) {
+                self.kick_one(CpuIndex(index as u8));
+            }
+        }
+    }
+
+    fn kick_one(&self, target: CpuIndex) {
+        let Some(target) = cpu::by_index(usize::from(target.0)) else { return };
+        target.kicked.store(true, Ordering::Release);
+        if target.index != cpu::this().index {
+            apic::kick(target.apic_id);
+        }
+    }
+
+    /// Wakes a vCPU that may be waiting.
+    fn wake(&self, key: VcpuKey) {
+        let kick = self.scheduler.lock().wake(key, clock::now_ns());
+        if let Some(target) = kick {
+            self.kick_one(target);
+        }
+    }
+
+    /// The control domain.
+    fn control(&self) -> &Arc<Domain<B>> {
+        self.control.get().expect("dom0 is made before anything runs")
+    }
+
+    /// Stops guests on every CPU and does `action`, which resets or switches off the machine.
+    fn stop_machine(&self, cpu: &mut B::Cpu, action: impl FnOnce(&Power)) {
+        self.stopping.store(true, Ordering::Release);
+        apic::halt_others();
+        B::disable(cpu);
+        action(&self.power);
+    }
+}
+
+/// First Rust code of every CPU but the first.
+extern "C" fn secondary<B: Hosted>(argument: u64) -> ! {
+    let index = argument as u32;
+    let apic_id = (argument >> 32) as u32;
+    apic::enable();
+    let ready = cpu::install(index, apic_id).map_err(|_| "no memory").and_then(|()| B::enable().map_err(|missing| missing.0));
+    match ready {
+        Ok(cpu) => {
+            smp::arrived();
+            the::<B>().run(cpu)
+        }
+        Err(why) => {
+            log::error!("CPU {index} cannot be used: {why}");
+            cpu::halt_for_ever()
+        }
+    }
+}
+
+/// A device's interrupt, or the serial line's.
+fn device_interrupt<B: Hosted>(vector: u8) {
+    let host = the::<B>();
+    if vector == vectors::SERIAL {
+        if console::serve() {
+            host.raise(godwit_abi::EventSource::ConsoleInput);
+        }
+        return;
+    }
+    host.device_interrupt(vector);
+}

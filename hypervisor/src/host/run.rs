@@ -1,0 +1,284 @@
+//! The run loop: what every CPU does until the machine is switched off.
+//!
+//! ```text
+//! pick -> none:  sleep until an interrupt or the next sleeper's time
+//!      -> vCPU:  load; { before_entry; enter; handle } until the scheduler wants another; unload
+//! ```
+
+use core::sync::atomic::Ordering;
+
+use godwit_abi::EventSource;
+use godwit_vmm::hardware::VcpuHardware;
+use godwit_vmm::lifecycle::Event;
+use godwit_vmm::sched::{Decision, VcpuKey};
+use godwit_vmm::vcpu::{Ending, Next};
+
+use super::domain::{Domain, VcpuSlot, VcpuState};
+use super::world::Surroundings;
+use super::{Host, Hosted};
+use crate::cpu::{self, vectors};
+use crate::platform::clock;
+use crate::{console, timer};
+
+impl<B: Hosted> Host<B> {
+    /// Never returns.
+    pub(crate) fn run(&'static self, mut cpu: B::Cpu) -> ! {
+        let mut decision = self.pick();
+        loop {
+            // Only at the start: `run_vcpu` finishes its own switches.
+            match decision.run.and_then(|key| self.slot(key)) {
+                Some(slot) => decision = self.run_vcpu(&mut cpu, &slot, decision),
+                None => {
+                    self.idle(&decision);
+                    decision = self.pick();
+                }
+            }
+            self.serve_debug_key();
+        }
+    }
+
+    fn slot(&self, key: VcpuKey) -> Option<alloc::sync::Arc<VcpuSlot<B>>> {
+        self.vcpus.read().get(usize::from(key.slot()))?.clone().filter(|slot| slot.key == key)
+    }
+
+    /// Asks the scheduler, after waking who has slept long enough.
+    fn pick(&self) -> Decision {
+        cpu::this().kicked.store(false, Ordering::Release);
+        self.wake_sleepers();
+        let decision = self.scheduler.lock().pick(self.here(), clock::now_ns());
+        self.kick(decision.kick);
+        decision
+    }
+
+    fn idle(&self, decision: &Decision) {
+        let until = decision.until_ns.map_or(u64::MAX, clock::tsc_at_ns);
+        timer::arm(until.min(self.next_sleeper()));
+        cpu::this().domain.store(u32::MAX, Ordering::Relaxed);
+        if !cpu::this().kicked.load(Ordering::Acquire) {
+            vectors::wait_for_interrupt();
+        } else {
+            vectors::open_window();
+        }
+    }
+
+    /// Runs a vCPU, and runs it again as long as the scheduler chooses it. Returns the decision
+    /// that chose another.
+    fn run_vcpu(&'static self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>, mut decision: Decision) -> Decision {
+        let this = cpu::this();
+        this.domain.store(slot.domain.id.raw(), Ordering::Relaxed);
+        this.vcpu.store(slot.index.0.into(), Ordering::Relaxed);
+        let mut guard = slot.state.lock();
+        let state = &mut *guard;
+        B::load(cpu, &mut state.hardware);
+        if let Some(pending) = state.pending_state.take() {
+            state.hardware.load(&pending);
+            state.xstate.set_saved_xcr0(pending.xcr0);
+            state.core.lapic.set_cr8(pending.cr8);
+        }
+        state.hardware.set_tsc_offset(state.core.tsc_offset);
+        state.xstate.load();
+        let decision = loop {
+            let slice_end = decision.until_ns.map_or(u64::MAX, clock::tsc_at_ns);
+            let next = self.run_until(cpu, slot, state, slice_end);
+            self.after(cpu, slot, state, next);
+            decision = self.pick();
+            if decision.run != Some(slot.key) {
+                break decision;
+            }
+            self.serve_debug_key();
+        };
+        state.xstate.save();
+        B::unload(cpu, &mut state.hardware);
+        drop(guard);
+        if let Some(target) = self.scheduler.lock().finish_switch(self.here(), clock::now_ns()) {
+            self.kick_one(target);
+        }
+        decision
+    }
+
+    /// The inner loop: enters the guest until something other than `Enter` comes of an exit or the
+    /// time slice is over.
+    fn run_until(&'static self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>, state: &mut VcpuState<B>, slice_end: u64) -> Next {
+        let this = cpu::this();
+        let mut world = Surroundings { host: self, domain: &slot.domain, wait_deadline: u64::MAX };
+        loop {
+            state.core.before_entry(&mut state.hardware, &mut world);
+            let deadline = slice_end.min(state.core.timer_deadline()).min(self.next_sleeper());
+            let exit = B::enter(cpu, &mut state.hardware, deadline);
+            cpu::PerCpu::bump(&this.exits);
+            slot.count_exit();
+            let next = state.core.handle(&mut state.hardware, &mut world, exit);
+            match next {
+                Next::Enter => {
+                    if this.kicked.load(Ordering::Relaxed) {
+                        return Next::Interrupted;
+                    }
+                }
+                Next::Interrupted => {
+                    vectors::open_window();
+                    if this.kicked.load(Ordering::Relaxed) || clock::tsc() >= slice_end || self.sleeper_is_due() {
+                        return next;
+                    }
+                }
+                Next::Wait => {
+                    state.wait_deadline = world.wait_deadline;
+                    return next;
+                }
+                Next::Yield | Next::End(_) => return next,
+            }
+        }
+    }
+
+    /// Carries out what came of the last exit, before the scheduler is asked.
+    fn after(&'static self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>, state: &mut VcpuState<B>, next: Next) {
+        slot.last_rip.store(state.hardware.rip(), Ordering::Relaxed);
+        match next {
+            Next::Enter | Next::Interrupted => {}
+            Next::Wait if slot.domain.is_control() && self.run_errand(cpu, &mut state.hardware) => {}
+            Next::Wait => self.wait(slot, state),
+            Next::Yield => {
+                let _ = self.scheduler.lock().yield_now(slot.key);
+            }
+            Next::End(ending) => self.end(cpu, slot, state, ending),
+        }
+    }
+
+    /// Puts the vCPU to sleep, unless something has come for it meanwhile.
+    fn wait(&'static self, slot: &VcpuSlot<B>, state: &mut VcpuState<B>) {
+        let world = Surroundings { host: self, domain: &slot.domain, wait_deadline: u64::MAX };
+        if state.core.has_work(&world) {
+            return;
+        }
+        let deadline = state.core.timer_deadline().min(state.wait_deadline);
+        state.wait_deadline = u64::MAX;
+        if deadline <= clock::tsc() {
+            return;
+        }
+        let blocked = self.scheduler.lock().block(slot.key, clock::now_ns());
+        if blocked == Ok(true) && deadline != u64::MAX {
+            let mut sleepers = self.sleepers.lock();
+            sleepers.retain(|(_, key)| *key != slot.key);
+            sleepers.push((deadline, slot.key));
+            self.note_next_sleeper(&sleepers);
+        }
+    }
+
+    /// The guest has ended, by itself or by a fault.
+    fn end(&self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>, state: &VcpuState<B>, ending: Ending) {
+        use godwit_abi::ShutdownReason as Reason;
+        let domain = &slot.domain;
+        let event = match ending.reason {
+            Reason::PowerOff => Event::ShutDown(godwit_vmm::lifecycle::ShutdownReason::PowerOff),
+            Reason::Reboot => Event::ShutDown(godwit_vmm::lifecycle::ShutdownReason::Reboot),
+            Reason::None
+            | Reason::TripleFault
+            | Reason::BadMemory
+            | Reason::EntryFailed
+            | Reason::UnknownExit
+            | Reason::BadInstruction
+            | Reason::Fault => Event::Crash,
+        };
+        if event == Event::Crash {
+            log::warn!(
+                "domain {} ({}) vCPU {}: {}, detail {:#x}, RIP {:#x}",
+                domain.id,
+                domain.shape.name,
+                slot.index.0,
+                ending.reason.text(),
+                ending.detail,
+                state.hardware.rip()
+            );
+            if matches!(ending.reason, Reason::EntryFailed | Reason::UnknownExit) || domain.is_control() {
+                super::debug::dump_vcpu(&state.hardware);
+            }
+        }
+        if domain.is_control() {
+            self.control_ended(cpu, ending);
+        }
+        *domain.ending.lock() = Some(ending);
+        self.step_life(domain, event);
+        self.raise(EventSource::DomainState);
+    }
+
+    /// dom0 is what a host is worth: without it nothing can be asked or changed.
+    fn control_ended(&self, cpu: &mut B::Cpu, ending: Ending) -> ! {
+        use godwit_abi::ShutdownReason as Reason;
+        match ending.reason {
+            Reason::PowerOff => self.stop_machine(cpu, crate::platform::power::off),
+            Reason::Reboot => self.stop_machine(cpu, |power| crate::platform::power::restart(power)),
+            _ => {}
+        }
+        panic!("dom0 has ended: {} ({:#x})", ending.reason.text(), ending.detail);
+    }
+
+    /// Moves a domain's life on and tells the scheduler whether it may run. `false`: the event is
+    /// not possible in its state.
+    pub(super) fn step_life(&self, domain: &Domain<B>, event: Event) -> bool {
+        let mut life = domain.life.lock();
+        let Ok(next) = life.step(event) else { return false };
+        let (before, after) = (life.may_run(), next.may_run());
+        *life = next;
+        if before != after {
+            for vcpu in domain.vcpus() {
+                self.hold(vcpu.key, !after);
+            }
+        }
+        true
+    }
+
+    /// Holds a vCPU back, or lets it go.
+    pub(super) fn hold(&self, key: VcpuKey, held: bool) {
+        let mut scheduler = self.scheduler.lock();
+        let kick = match held {
+            true => scheduler.pause(key),
+            false => scheduler.unpause(key, clock::now_ns()),
+        };
+        drop(scheduler);
+        match kick {
+            Ok(Some(target)) => self.kick_one(target),
+            Ok(None) => {}
+            Err(error) => panic!("the scheduler has lost a vCPU: {error:?}"),
+        }
+    }
+
+    /// The host TSC at which the first sleeper wakes, all ones for never.
+    #[inline]
+    fn next_sleeper(&self) -> u64 {
+        self.next_sleep.load(Ordering::Acquire)
+    }
+
+    fn sleeper_is_due(&self) -> bool {
+        self.next_sleeper() <= clock::tsc()
+    }
+
+    fn wake_sleepers(&self) {
+        if !self.sleeper_is_due() {
+            return;
+        }
+        loop {
+            let now = clock::tsc();
+            let due = {
+                let mut sleepers = self.sleepers.lock();
+                let found = sleepers.iter().position(|(deadline, _)| *deadline <= now);
+                let due = found.map(|at| sleepers.swap_remove(at).1);
+                self.note_next_sleeper(&sleepers);
+                due
+            };
+            match due {
+                Some(key) => self.wake(key),
+                None => return,
+            }
+        }
+    }
+
+    fn note_next_sleeper(&self, sleepers: &[(u64, VcpuKey)]) {
+        let next = sleepers.iter().map(|(deadline, _)| *deadline).min().unwrap_or(u64::MAX);
+        self.next_sleep.store(next, Ordering::Release);
+    }
+
+    fn serve_debug_key(&self) {
+        if let Some(key) = console::take_debug_key() {
+            self.debug_key(key);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a vCPU's exits reach: its domain's memory and devices, hypercalls, the clock.
+
+use core::sync::atomic::Ordering;
+
+use godwit_abi::{Access, Answer, EventSource, MAX_ARGUMENTS};
+use godwit_vmm::cpuid::Policy;
+use godwit_vmm::devices::lapic::Ipi;
+use godwit_vmm::devices::ports::Platform;
+use godwit_vmm::vcpu::{Refused, World};
+use godwit_vmm::walk::GuestMemory;
+
+use super::calls::Caller;
+use super::domain::Domain;
+use super::{Host, Hosted, xstate};
+use crate::platform::clock;
+
+/// Refusals of one domain that are named in the log; the rest are only counted.
+const REFUSALS_LOGGED: u64 = 16;
+
+/// The surroundings of one exit.
+pub(super) struct Surroundings<'a, B: Hosted> {
+    pub(super) host: &'static Host<B>,
+    pub(super) domain: &'a Domain<B>,
+    /// Set by dom0's `wait`: the host TSC until which it sleeps at most.
+    pub(super) wait_deadline: u64,
+}
+
+impl<B: Hosted> GuestMemory for Surroundings<'_, B> {
+    fn read(&self, gpa: u64, out: &mut [u8]) -> bool {
+        self.domain.memory.read(gpa, out)
+    }
+
+    fn write(&self, gpa: u64, bytes: &[u8]) -> bool {
+        self.domain.memory.write(gpa, bytes)
+    }
+}
+
+impl<B: Hosted> World for Surroundings<'_, B> {
+    #[inline]
+    fn host_tsc(&self) -> u64 {
+        clock::tsc()
+    }
+
+    #[inline]
+    fn platform<R>(&mut self, action: impl FnOnce(&mut Platform) -> R) -> R {
+        action(&mut self.domain.platform.lock())
+    }
+
+    #[inline]
+    fn policy(&self) -> &Policy {
+        &self.domain.policy
+    }
+
+    #[inline]
+    fn hypercall(&mut self, access: Access, number: u64, arguments: [u64; MAX_ARGUMENTS]) -> Answer {
+        let mut caller = Caller { host: self.host, domain: self.domain, wait_deadline: &mut self.wait_deadline };
+        godwit_abi::dispatch(&mut caller, access, number, arguments)
+    }
+
+    fn send_ipi(&mut self, ipi: Ipi) {
+        // Domains have one vCPU so far (`domain_create` refuses more): nobody else is addressed.
+        log::debug!("{:?}: IPI to nobody: {ipi:?}", self.domain.id);
+    }
+
+    #[inline]
+    fn xcr0(&self) -> u64 {
+        xstate::xcr0()
+    }
+
+    fn set_xcr0(&mut self, value: u64) {
+        xstate::set_xcr0(value);
+    }
+
+    fn console_output(&mut self) {
+        if !self.domain.console_told.swap(true, Ordering::AcqRel) {
+            self.host.raise(EventSource::GuestConsole);
+        }
+    }
+
+    fn refused(&mut self, what: Refused) {
+        self.host.refused.fetch_add(1, Ordering::Relaxed);
+        let before = self.domain.refused.fetch_add(1, Ordering::Relaxed);
+        if before < REFUSALS_LOGGED {
+            log::debug!("{:?}: refused {what:?}", self.domain.id);
+        }
+    }
+}

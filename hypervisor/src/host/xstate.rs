@@ -1,0 +1,102 @@
+//! Extended state (x87, SSE, AVX, ...): switched only between vCPUs, because the hypervisor itself
+//! uses none of it.
+
+use core::arch::asm;
+
+use crate::cpu::features::has_xsave;
+use crate::memory::{OutOfMemory, Page};
+
+/// Where FCW and MXCSR are in the legacy area, and their values after reset (SDM 1, 10.5.1.2).
+const FCW: (usize, u16) = (0, 0x37f);
+const MXCSR: (usize, u32) = (24, 0x1f80);
+
+/// The extended state of a vCPU.
+pub(super) struct Xstate {
+    area: Page,
+    /// Everything the guest could enable; 0 without XSAVE.
+    allowed: u64,
+    /// The guest's XCR0, while it is not loaded.
+    xcr0: u64,
+}
+
+/// XCR0 as loaded.
+pub(super) fn xcr0() -> u64 {
+    if !has_xsave_cached() {
+        return 1;
+    }
+    let (low, high): (u32, u32);
+    // SAFETY: CR4.OSXSAVE is set on every CPU that lists XSAVE (`features::protect`).
+    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Loads XCR0 with a value that has been checked against the CPU.
+pub(super) fn set_xcr0(value: u64) {
+    if has_xsave_cached() {
+        // SAFETY: as above; the value is one the CPU accepts (`Policy::xcr0_valid`).
+        unsafe {
+            asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nomem, nostack, preserves_flags));
+        }
+    }
+}
+
+/// CPUID is an exit when Godwit itself is a guest: asked once.
+fn has_xsave_cached() -> bool {
+    static HAS: spin::once::Once<bool> = spin::once::Once::new();
+    *HAS.call_once(has_xsave)
+}
+
+impl Xstate {
+    pub(super) fn new(allowed: u64) -> Result<Self, OutOfMemory> {
+        let area = Page::zeroed()?;
+        // SAFETY: both offsets lie in the page, which is ours.
+        unsafe {
+            area.pointer().add(FCW.0).cast::<u16>().write(FCW.1);
+            area.pointer().add(MXCSR.0).cast::<u32>().write(MXCSR.1);
+        }
+        Ok(Self { area, allowed, xcr0: 1 })
+    }
+
+    /// Puts the state into the CPU.
+    pub(super) fn load(&mut self) {
+        let area = self.area.pointer();
+        if self.allowed == 0 {
+            // SAFETY: a 512-byte legacy image written by FXSAVE or by `new`.
+            unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags)) };
+            return;
+        }
+        set_xcr0(self.allowed);
+        // SAFETY: the area was written by XSAVE with the same XCR0 (or is all zeroes, which means
+        // "initial"), is 4096 bytes, aligned to 64, and long enough for every allowed component.
+        unsafe {
+            asm!("xrstor64 [{}]", in(reg) area, in("eax") self.allowed as u32, in("edx") (self.allowed >> 32) as u32, options(nostack, preserves_flags));
+        }
+        set_xcr0(self.xcr0);
+    }
+
+    /// Takes the state out of the CPU, components the guest has disabled for now included.
+    pub(super) fn save(&mut self) {
+        let area = self.area.pointer();
+        if self.allowed == 0 {
+            // SAFETY: the page is ours and aligned.
+            unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) };
+            return;
+        }
+        self.xcr0 = xcr0();
+        set_xcr0(self.allowed);
+        // SAFETY: as in `load`.
+        unsafe {
+            asm!("xsave64 [{}]", in(reg) area, in("eax") self.allowed as u32, in("edx") (self.allowed >> 32) as u32, options(nostack, preserves_flags));
+        }
+    }
+
+    /// The guest's XCR0, while the vCPU is off its CPU.
+    pub(super) fn saved_xcr0(&self) -> u64 {
+        self.xcr0
+    }
+
+    /// Sets it.
+    pub(super) fn set_saved_xcr0(&mut self, value: u64) {
+        self.xcr0 = value;
+    }
+}

@@ -1,0 +1,82 @@
+//! The length of an instruction that is to be stepped over, where the hardware does not say (SVM
+//! without next-RIP saving): its prefixes, then the opcode the exit says it must be.
+
+use core::num::NonZeroU8;
+
+/// An x86 instruction is at most this long (SDM 2A, 2.3.11).
+pub const INSTRUCTION_BYTES_MAX: usize = 15;
+
+/// Instructions whose length is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opcode {
+    /// `0F A2`.
+    Cpuid,
+    /// `0F 32`.
+    Rdmsr,
+    /// `0F 30`.
+    Wrmsr,
+    /// `F4`.
+    Hlt,
+    /// `0F 01 D9`.
+    Vmmcall,
+    /// `0F 01 D1`.
+    Xsetbv,
+    /// `0F 08`.
+    Invd,
+    /// `0F 09`.
+    Wbinvd,
+    /// `F3 90`; the F3 is eaten as a prefix.
+    Pause,
+}
+
+impl Opcode {
+    const fn bytes(self) -> &'static [u8] {
+        match self {
+            Opcode::Cpuid => &[0x0f, 0xa2],
+            Opcode::Rdmsr => &[0x0f, 0x32],
+            Opcode::Wrmsr => &[0x0f, 0x30],
+            Opcode::Hlt => &[0xf4],
+            Opcode::Vmmcall => &[0x0f, 0x01, 0xd9],
+            Opcode::Xsetbv => &[0x0f, 0x01, 0xd1],
+            Opcode::Invd => &[0x0f, 0x08],
+            Opcode::Wbinvd => &[0x0f, 0x09],
+            Opcode::Pause => &[0x90],
+        }
+    }
+}
+
+/// The length of `opcode` at the start of `code`, prefixes included. `None`: something else is
+/// there (the guest has changed its code since, or the bytes end).
+pub fn length(code: &[u8], opcode: Opcode, long_mode: bool) -> Option<NonZeroU8> {
+    let code = &code[..code.len().min(INSTRUCTION_BYTES_MAX)];
+    let prefixes = code
+        .iter()
+        .take_while(|byte| {
+            matches!(**byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3)
+                || (long_mode && matches!(**byte, 0x40..=0x4f))
+        })
+        .count();
+    let rest = &code[prefixes..];
+    let bytes = opcode.bytes();
+    if !rest.starts_with(bytes) {
+        return None;
+    }
+    NonZeroU8::new((prefixes + bytes.len()) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_count_and_other_code_is_not_guessed() {
+        let of = |code: &[u8], opcode, long| length(code, opcode, long).map(NonZeroU8::get);
+        assert_eq!(of(&[0x0f, 0xa2, 0x90], Opcode::Cpuid, true), Some(2));
+        assert_eq!(of(&[0x66, 0x48, 0x0f, 0xa2], Opcode::Cpuid, true), Some(4));
+        assert_eq!(of(&[0x48, 0x0f, 0xa2], Opcode::Cpuid, false), None);
+        assert_eq!(of(&[0xf3, 0x90], Opcode::Pause, true), Some(2));
+        assert_eq!(of(&[0x0f], Opcode::Cpuid, true), None);
+        assert_eq!(of(&[0x66; 20], Opcode::Hlt, true), None);
+        assert_eq!(of(&[0x0f, 0x01, 0xd9], Opcode::Vmmcall, true), Some(3));
+    }
+}

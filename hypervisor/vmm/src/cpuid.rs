@@ -1,0 +1,411 @@
+//! CPUID by policy: what a guest is told, computed once when a domain is made.
+//!
+//! A guest is told of what the host's CPU has *and* the policy allows: a list of feature masks, so
+//! that a feature nobody has thought about is hidden, not passed on. Virtualization itself, power
+//! management, performance monitoring, MPX, SGX and processor trace are hidden. Three things are
+//! always there because Godwit makes them: x2APIC, the TSC-deadline timer, the hypervisor leaves.
+
+use alloc::vec::Vec;
+
+/// The four output registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leaf {
+    /// EAX.
+    pub eax: u32,
+    /// EBX.
+    pub ebx: u32,
+    /// ECX.
+    pub ecx: u32,
+    /// EDX.
+    pub edx: u32,
+}
+
+/// Signature in the first hypervisor leaf: EBX, ECX, EDX spell it.
+pub const SIGNATURE: [u8; 12] = *b"GodwitGodwit";
+/// First hypervisor leaf.
+pub const HYPERVISOR_FIRST: u32 = 0x4000_0000;
+/// Last hypervisor leaf.
+pub const HYPERVISOR_LAST: u32 = 0x4000_0001;
+/// Basic leaves offered at most.
+pub const BASIC_MAX: u32 = 0x16;
+/// Extended leaves offered at most.
+pub const EXTENDED_MAX: u32 = 0x8000_0008;
+/// Subleaves kept of a leaf that has them.
+const SUBLEAVES_MAX: u32 = 64;
+/// Extended state a guest may use: x87, SSE, AVX, AVX-512 (three), PKRU. Not MPX, PT, CET, AMX.
+pub const XCR0_ALLOWED: u64 = 0b10_1110_0111;
+
+mod bits {
+    //! Feature masks: what may be passed on where the host has it.
+
+    /// Leaf 1 ECX: SSE3, PCLMUL, SSSE3, FMA, CX16, PCID, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, XSAVE,
+    /// AVX, F16C, RDRAND. Not MONITOR, DS, VMX, SMX, EST, TM2, PDCM, xTPR, DCA.
+    pub(super) const LEAF1_ECX: u32 = 1
+        | 1 << 1
+        | 1 << 9
+        | 1 << 12
+        | 1 << 13
+        | 1 << 17
+        | 1 << 19
+        | 1 << 20
+        | 1 << 22
+        | 1 << 23
+        | 1 << 25
+        | 1 << 26
+        | 1 << 28
+        | 1 << 29
+        | 1 << 30;
+    /// Leaf 1 ECX: x2APIC, TSC deadline, hypervisor present.
+    pub(super) const LEAF1_ECX_ALWAYS: u32 = 1 << 21 | 1 << 24 | 1 << 31;
+    /// OSXSAVE mirrors CR4.
+    pub(super) const LEAF1_ECX_OSXSAVE: u32 = 1 << 27;
+    /// Leaf 1 EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT,
+    /// PSE36, CLFSH, MMX, FXSR, SSE, SSE2, SS. Not PSN, DS, ACPI thermal, HTT, TM, PBE.
+    pub(super) const LEAF1_EDX: u32 = 0x0f8b_fbff;
+    /// Leaf 7 EBX: FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, INVPCID, RDSEED, ADX, SMAP, CLFLUSHOPT,
+    /// CLWB, SHA, AVX-512 F/DQ/IFMA/CD/BW/VL.
+    pub(super) const LEAF7_EBX: u32 = 1
+        | 1 << 3
+        | 1 << 5
+        | 1 << 7
+        | 1 << 8
+        | 1 << 9
+        | 1 << 10
+        | 1 << 16
+        | 1 << 17
+        | 1 << 18
+        | 1 << 19
+        | 1 << 20
+        | 1 << 21
+        | 1 << 23
+        | 1 << 24
+        | 1 << 28
+        | 1 << 29
+        | 1 << 30
+        | 1 << 31;
+    /// Leaf 7 ECX: AVX512_VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID.
+    pub(super) const LEAF7_ECX: u32 =
+        1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 22;
+    /// OSPKE mirrors CR4.
+    pub(super) const LEAF7_ECX_OSPKE: u32 = 1 << 4;
+    /// Leaf 7 EDX: FSRM, MD_CLEAR.
+    pub(super) const LEAF7_EDX: u32 = 1 << 4 | 1 << 10;
+    /// Leaf 8000_0001 ECX: LAHF, ABM, SSE4A, misaligned SSE, prefetchw, and the long-mode CR8 alias.
+    pub(super) const EXT1_ECX: u32 = 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8;
+    /// Leaf 8000_0001 EDX: the copies of leaf 1 that AMD keeps, SYSCALL, NX, MMXEXT, 1 GiB
+    /// pages, RDTSCP, long mode.
+    pub(super) const EXT1_EDX: u32 = 0x0183_f3ff | 1 << 11 | 1 << 20 | 1 << 22 | 1 << 26 | 1 << 27 | 1 << 29;
+    /// Leaf 0Dh subleaf 1: XSAVEOPT, XSAVEC, XGETBV(1). Not XSAVES (it would need IA32_XSS).
+    pub(super) const XSAVE_EAX: u32 = 1 | 1 << 1 | 1 << 2;
+    /// Leaf 8000_0007 EDX: invariant TSC.
+    pub(super) const INVARIANT_TSC: u32 = 1 << 8;
+    /// CR4.OSXSAVE.
+    pub(super) const CR4_OSXSAVE: u64 = 1 << 18;
+    /// CR4.PKE.
+    pub(super) const CR4_PKE: u64 = 1 << 22;
+}
+
+/// An entry of a leaf with subleaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sub {
+    leaf: u32,
+    subleaf: u32,
+    value: Leaf,
+}
+
+/// What the CPUs of a domain answer. One per domain; what differs by vCPU is in [`Viewer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    basic: Vec<Leaf>,
+    extended: Vec<Leaf>,
+    subs: Vec<Sub>,
+    hypervisor: [Leaf; 2],
+    xcr0_allowed: u64,
+}
+
+/// What a leaf depends on besides the policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Viewer {
+    /// APIC id of the vCPU.
+    pub apic_id: u32,
+    /// Its CR4.
+    pub cr4: u64,
+    /// Its XCR0.
+    pub xcr0: u64,
+}
+
+impl Policy {
+    /// From the host's own answers (`host(leaf, subleaf)`) and the interface version to announce.
+    pub fn new(vcpus: u32, abi_version: u32, host: impl Fn(u32, u32) -> Leaf) -> Self {
+        let basic_max = host(0, 0).eax.min(BASIC_MAX);
+        let extended_max = host(0x8000_0000, 0).eax.clamp(0x8000_0000, EXTENDED_MAX);
+        let host_xcr0 = {
+            let leaf = host(0xd, 0);
+            u64::from(leaf.edx) << 32 | u64::from(leaf.eax)
+        };
+        let has_xsave = host(1, 0).ecx & 1 << 26 != 0 && basic_max >= 0xd;
+        let xcr0_allowed = if has_xsave { host_xcr0 & XCR0_ALLOWED } else { 0 };
+        let mut policy = Policy {
+            basic: (0..=basic_max).map(|leaf| basic(leaf, vcpus, basic_max, &host)).collect(),
+            extended: (0x8000_0000..=extended_max).map(|leaf| extended(leaf, extended_max, &host)).collect(),
+            subs: Vec::new(),
+            hypervisor: hypervisor(abi_version),
+            xcr0_allowed,
+        };
+        policy.add_caches(basic_max, &host);
+        policy.add_topology(basic_max, vcpus);
+        policy.add_extended_state(&host);
+        policy
+    }
+
+    /// Bits a guest may set in XCR0; 0 when it has no XSAVE.
+    pub fn xcr0_allowed(&self) -> u64 {
+        self.xcr0_allowed
+    }
+
+    /// Whether a guest may use this XCR0 (SDM 1, 13.3): x87 always, AVX needs SSE, AVX-512 is all
+    /// three components or none and needs AVX.
+    pub fn xcr0_valid(&self, value: u64) -> bool {
+        const AVX512: u64 = 0b1110_0000;
+        let avx512 = value & AVX512;
+        value & 1 != 0
+            && value & !self.xcr0_allowed == 0
+            && (value & 4 == 0 || value & 2 != 0)
+            && (avx512 == 0 || (avx512 == AVX512 && value & 4 != 0))
+    }
+
+    /// What CPUID answers. A leaf beyond the last one answers as AMD's CPUs do: zeroes.
+    #[inline]
+    pub fn answer(&self, leaf: u32, subleaf: u32, viewer: &Viewer) -> Leaf {
+        if leaf < 0x4000_0000 {
+            match self.basic.get(leaf as usize) {
+                None => Leaf::default(),
+                Some(value) => match leaf {
+                    1 => {
+                        let osxsave = if viewer.cr4 & bits::CR4_OSXSAVE != 0 { bits::LEAF1_ECX_OSXSAVE } else { 0 };
+                        Leaf {
+                            ebx: value.ebx | viewer.apic_id << 24,
+                            ecx: value.ecx | osxsave & value.ecx << 1,
+                            ..*value
+                        }
+                    }
+                    4 | 7 | 0xb | 0xd => self.with_subleaf(leaf, subleaf, value, viewer),
+                    _ => *value,
+                },
+            }
+        } else if leaf >= 0x8000_0000 {
+            self.extended.get((leaf - 0x8000_0000) as usize).copied().unwrap_or_default()
+        } else {
+            self.hypervisor.get((leaf - HYPERVISOR_FIRST) as usize).copied().unwrap_or_default()
+        }
+    }
+
+    fn with_subleaf(&self, leaf: u32, subleaf: u32, first: &Leaf, viewer: &Viewer) -> Leaf {
+        let mut value = if subleaf == 0 { *first } else { self.sub(leaf, subleaf) };
+        match (leaf, subleaf) {
+            (7, 0) if viewer.cr4 & bits::CR4_PKE != 0 => value.ecx |= value.ecx << 1 & bits::LEAF7_ECX_OSPKE,
+            (0xb, _) => {
+                value.ecx |= subleaf & 0xff;
+                value.edx = viewer.apic_id;
+            }
+            (0xd, 0) if value.eax != 0 => value.ebx = self.xsave_bytes(viewer.xcr0),
+            (0xd, 1) if value.eax & bits::XSAVE_EAX != 0 => value.ebx = self.xsave_bytes(viewer.xcr0),
+            _ => {}
+        }
+        value
+    }
+
+    fn sub(&self, leaf: u32, subleaf: u32) -> Leaf {
+        self.subs
+            .iter()
+            .find(|sub| sub.leaf == leaf && sub.subleaf == subleaf)
+            .map(|sub| sub.value)
+            .unwrap_or_default()
+    }
+
+    /// Bytes of an XSAVE area in standard form for these components: legacy area and header, then
+    /// up to the end of the last one.
+    pub fn xsave_bytes(&self, xcr0: u64) -> u32 {
+        const LEGACY_AND_HEADER: u32 = 576;
+        self.subs
+            .iter()
+            .filter(|sub| sub.leaf == 0xd && sub.subleaf >= 2 && xcr0 & 1 << sub.subleaf != 0)
+            .map(|sub| sub.value.ebx + sub.value.eax)
+            .fold(LEGACY_AND_HEADER, u32::max)
+    }
+
+    fn add_caches(&mut self, basic_max: u32, host: &impl Fn(u32, u32) -> Leaf) {
+        if basic_max < 4 {
+            return;
+        }
+        // Sharing fields (EAX 31:14) are cleared: every vCPU is a package of its own.
+        let private = |leaf: Leaf| Leaf { eax: leaf.eax & 0x3fff, ..leaf };
+        self.basic[4] = private(host(4, 0));
+        for subleaf in 1..SUBLEAVES_MAX {
+            let value = host(4, subleaf);
+            if value.eax & 31 == 0 {
+                break;
+            }
+            self.subs.push(Sub { leaf: 4, subleaf, value: private(value) });
+        }
+    }
+
+    /// Leaf 0Bh: one thread a core, one package for all cores.
+    fn add_topology(&mut self, basic_max: u32, vcpus: u32) {
+        const SMT: u32 = 1 << 8;
+        const CORE: u32 = 2 << 8;
+        if basic_max < 0xb {
+            return;
+        }
+        self.basic[0xb] = Leaf { eax: 0, ebx: 1, ecx: SMT, edx: 0 };
+        let shift = vcpus.next_power_of_two().trailing_zeros();
+        self.subs.push(Sub { leaf: 0xb, subleaf: 1, value: Leaf { eax: shift, ebx: vcpus, ecx: CORE, edx: 0 } });
+    }
+
+    fn add_extended_state(&mut self, host: &impl Fn(u32, u32) -> Leaf) {
+        if self.xcr0_allowed == 0 {
+            return;
+        }
+        let one = host(0xd, 1);
+        self.subs.push(Sub {
+            leaf: 0xd,
+            subleaf: 1,
+            value: Leaf { eax: one.eax & bits::XSAVE_EAX, ..Leaf::default() },
+        });
+        for subleaf in 2..SUBLEAVES_MAX {
+            if self.xcr0_allowed & 1 << subleaf != 0 {
+                let value = host(0xd, subleaf);
+                self.subs.push(Sub { leaf: 0xd, subleaf, value });
+            }
+        }
+        let allowed = self.xcr0_allowed;
+        let bytes = self.xsave_bytes(allowed);
+        self.basic[0xd] = Leaf { eax: allowed as u32, ebx: bytes, ecx: bytes, edx: (allowed >> 32) as u32 };
+    }
+}
+
+fn basic(leaf: u32, vcpus: u32, basic_max: u32, host: &impl Fn(u32, u32) -> Leaf) -> Leaf {
+    let value = host(leaf, 0);
+    match leaf {
+        0 => Leaf { eax: basic_max, ..value },
+        1 => Leaf {
+            eax: value.eax,
+            // CLFLUSH line size stays; APIC id is the viewer's.
+            ebx: value.ebx & 0xff00 | (vcpus & 0xff) << 16,
+            ecx: value.ecx & bits::LEAF1_ECX | bits::LEAF1_ECX_ALWAYS,
+            edx: value.edx & bits::LEAF1_EDX,
+        },
+        2 => value,
+        // ARAT: the APIC timer never stops in a guest.
+        6 => Leaf { eax: 1 << 2, ..Leaf::default() },
+        7 => Leaf {
+            eax: 0,
+            ebx: value.ebx & bits::LEAF7_EBX,
+            ecx: value.ecx & bits::LEAF7_ECX,
+            edx: value.edx & bits::LEAF7_EDX,
+        },
+        // 4, 0Bh and 0Dh are filled in by their own functions; the rest is hidden: PSN, MONITOR, PMU,
+        // PT, SGX, and the TSC and bus frequencies, which an emulated host states wrongly.
+        _ => Leaf::default(),
+    }
+}
+
+fn extended(leaf: u32, extended_max: u32, host: &impl Fn(u32, u32) -> Leaf) -> Leaf {
+    let value = host(leaf, 0);
+    match leaf {
+        0x8000_0000 => Leaf { eax: extended_max, ..value },
+        0x8000_0001 => Leaf { ecx: value.ecx & bits::EXT1_ECX, edx: value.edx & bits::EXT1_EDX, ..value },
+        0x8000_0002..=0x8000_0006 => value,
+        0x8000_0007 => Leaf { edx: value.edx & bits::INVARIANT_TSC, ..Leaf::default() },
+        // Address sizes: 4-level paging only.
+        0x8000_0008 => Leaf { eax: value.eax & 0xff | 48 << 8, ..Leaf::default() },
+        _ => Leaf::default(),
+    }
+}
+
+fn hypervisor(abi_version: u32) -> [Leaf; 2] {
+    let word = |at: usize| u32::from_le_bytes([SIGNATURE[at], SIGNATURE[at + 1], SIGNATURE[at + 2], SIGNATURE[at + 3]]);
+    [
+        Leaf { eax: HYPERVISOR_LAST, ebx: word(0), ecx: word(4), edx: word(8) },
+        Leaf { eax: abi_version, ..Leaf::default() },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host that has everything: every bit of every leaf.
+    fn everything(leaf: u32, subleaf: u32) -> Leaf {
+        match (leaf, subleaf) {
+            (0, _) => Leaf { eax: 0x20, ..Leaf::default() },
+            (0x8000_0000, _) => Leaf { eax: 0x8000_0020, ..Leaf::default() },
+            (4, 3..) => Leaf::default(),
+            (0xd, 0) => Leaf { eax: u32::MAX, ebx: 0, ecx: 0, edx: u32::MAX },
+            (0xd, 2) => Leaf { eax: 256, ebx: 576, ..Leaf::default() },
+            (0xd, sub @ 5..=9) => Leaf { eax: 64, ebx: 1000 + 64 * sub, ..Leaf::default() },
+            _ => Leaf { eax: u32::MAX, ebx: u32::MAX, ecx: u32::MAX, edx: u32::MAX },
+        }
+    }
+
+    const VIEWER: Viewer = Viewer { apic_id: 3, cr4: 0, xcr0: 1 };
+
+    #[test]
+    fn virtualization_and_monitoring_are_hidden() {
+        let policy = Policy::new(4, 1, everything);
+        let one = policy.answer(1, 0, &VIEWER);
+        assert_eq!(one.ecx & (1 << 5 | 1 << 6 | 1 << 3 | 1 << 15), 0, "VMX, SMX, MONITOR, PDCM");
+        assert_eq!(policy.answer(0x8000_0001, 0, &VIEWER).ecx & 1 << 2, 0, "SVM");
+        assert_eq!(policy.answer(0xa, 0, &VIEWER), Leaf::default(), "PMU");
+        assert_eq!(policy.answer(0x14, 0, &VIEWER), Leaf::default(), "processor trace");
+        assert_eq!(policy.answer(0x8000_000a, 0, &VIEWER), Leaf::default(), "SVM features");
+    }
+
+    #[test]
+    fn what_mirrors_cr4_follows_it() {
+        let policy = Policy::new(1, 1, everything);
+        assert_eq!(policy.answer(1, 0, &VIEWER).ecx & 1 << 27, 0);
+        let viewer = Viewer { cr4: 1 << 18 | 1 << 22, ..VIEWER };
+        assert_ne!(policy.answer(1, 0, &viewer).ecx & 1 << 27, 0);
+        assert_ne!(policy.answer(7, 0, &viewer).ecx & 1 << 4, 0);
+        assert_eq!(policy.answer(7, 0, &VIEWER).ecx & 1 << 4, 0);
+    }
+
+    #[test]
+    fn apic_id_and_topology_are_the_viewers() {
+        let policy = Policy::new(4, 1, everything);
+        assert_eq!(policy.answer(1, 0, &VIEWER).ebx >> 24, 3);
+        assert_eq!(policy.answer(0xb, 0, &VIEWER).edx, 3);
+        let core = policy.answer(0xb, 1, &VIEWER);
+        assert_eq!((core.eax, core.ebx & 0xffff, core.ecx), (2, 4, 2 << 8 | 1));
+        assert_eq!(policy.answer(0xb, 2, &VIEWER).ebx, 0);
+    }
+
+    #[test]
+    fn xsave_size_follows_xcr0() {
+        let policy = Policy::new(1, 1, everything);
+        assert_eq!(policy.answer(0xd, 0, &VIEWER).ebx, 576);
+        let avx = Viewer { xcr0: 7, ..VIEWER };
+        assert_eq!(policy.answer(0xd, 0, &avx).ebx, 832);
+        assert_eq!(policy.answer(0xd, 0, &avx).ecx, 1000 + 64 * 9 + 64);
+    }
+
+    #[test]
+    fn xcr0_rules() {
+        let policy = Policy::new(1, 1, everything);
+        for good in [1, 3, 7, 0xe7, 0x2e7] {
+            assert!(policy.xcr0_valid(good), "{good:#x}");
+        }
+        for bad in [0, 2, 5, 0x27, 0xe3, 0x9, 1 << 63 | 1] {
+            assert!(!policy.xcr0_valid(bad), "{bad:#x}");
+        }
+    }
+
+    #[test]
+    fn hypervisor_leaves_spell_the_name() {
+        let leaf = Policy::new(1, 7, everything).answer(HYPERVISOR_FIRST, 0, &VIEWER);
+        let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx].iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(bytes, SIGNATURE);
+        assert_eq!(Policy::new(1, 7, everything).answer(HYPERVISOR_FIRST + 1, 0, &VIEWER).eax, 7);
+    }
+}

@@ -1,0 +1,372 @@
+//! What happens to a vCPU between an exit and the next entry.
+//!
+//! ```text
+//! exit -> Vcpu::handle(exit) -> Next          decide, by kind of exit (the fast ones inline)
+//! Next::Enter -> Vcpu::before_entry(...)      the one common tail: interrupts, windows
+//! ```
+//!
+//! The hardware is behind [`VcpuHardware`], the domain and the host behind [`World`]; both are
+//! generic, so that on each vendor this becomes straight code. Handling an exit allocates nothing
+//! and, for CPUID, MSRs, HLT and ports without a device, takes no lock.
+
+mod control;
+mod entry;
+mod msr;
+mod port;
+
+use godwit_abi::{Access, Answer, MAX_ARGUMENTS, ShutdownReason, Status};
+
+use crate::code::{self, Opcode};
+use crate::cpuid::{Policy, Viewer};
+use crate::devices::lapic::{Effect as LapicEffect, Ipi, Lapic};
+use crate::devices::ports::Platform;
+use crate::exit::{Exit, Length, NestedFault};
+use crate::hardware::{Control, Event, Gpr, SegmentName, SwitchedMsr, VcpuHardware};
+use crate::walk::{self, GuestMemory, Intent, Paging};
+
+/// How a domain has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ending {
+    /// Why.
+    pub reason: ShutdownReason,
+    /// Guest-physical address, RIP or exit number, see [`ShutdownReason`].
+    pub detail: u64,
+}
+
+/// What is to happen with the vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Enter it again.
+    Enter,
+    /// Let host interrupts in, then enter it again or run another.
+    Interrupted,
+    /// It waits for an event, at the latest until its timer.
+    Wait,
+    /// It gives up its CPU for now.
+    Yield,
+    /// Its domain has ended.
+    End(Ending),
+}
+
+/// What a vCPU needs from its domain and from the host.
+pub trait World: GuestMemory {
+    /// The host's TSC.
+    fn host_tsc(&self) -> u64;
+    /// Works with the domain's port devices.
+    fn platform<R>(&mut self, action: impl FnOnce(&mut Platform) -> R) -> R;
+    /// The domain's CPUID policy.
+    fn policy(&self) -> &Policy;
+    /// Makes a hypercall.
+    fn hypercall(&mut self, access: Access, number: u64, arguments: [u64; MAX_ARGUMENTS]) -> Answer;
+    /// Sends an IPI to the domain's other vCPUs.
+    fn send_ipi(&mut self, ipi: Ipi);
+    /// XCR0 as loaded now.
+    fn xcr0(&self) -> u64;
+    /// Loads a checked XCR0.
+    fn set_xcr0(&mut self, value: u64);
+    /// Somebody may want to read the debug console.
+    fn console_output(&mut self);
+    /// Something was refused by name: counted, and logged at most now and then.
+    fn refused(&mut self, what: Refused);
+}
+
+/// Something no part of the hypervisor answers for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// RDMSR of this MSR: #GP.
+    ReadMsr(u32),
+    /// WRMSR to this MSR: #GP.
+    WriteMsr(u32, u64),
+    /// A port without a device: reads all ones, writes go nowhere.
+    Port(u16),
+    /// A hypercall with this number.
+    Hypercall(u64),
+    /// A sleeping state that is not offered.
+    Sleep(u8),
+}
+
+/// The part of a vCPU that is not hardware.
+pub struct Vcpu {
+    /// Local APIC.
+    pub lapic: Lapic,
+    /// Whether it may make privileged hypercalls.
+    pub access: Access,
+    /// Added to the host's TSC: the guest's.
+    pub tsc_offset: u64,
+    /// IA32_TSC_ADJUST.
+    tsc_adjust: u64,
+    /// An NMI waits for the guest to take it.
+    nmi_pending: bool,
+    /// The back end was asked for an interrupt window.
+    window_open: bool,
+    mtrr: msr::Mtrrs,
+}
+
+impl Vcpu {
+    /// A vCPU with this local APIC.
+    pub fn new(lapic: Lapic, access: Access, tsc_offset: u64) -> Self {
+        Self {
+            lapic,
+            access,
+            tsc_offset,
+            tsc_adjust: 0,
+            nmi_pending: false,
+            window_open: false,
+            mtrr: msr::Mtrrs::default(),
+        }
+    }
+
+    /// The guest's TSC at a host TSC.
+    #[inline]
+    pub fn guest_tsc(&self, host_tsc: u64) -> u64 {
+        host_tsc.wrapping_add(self.tsc_offset)
+    }
+
+    /// The host TSC at which this vCPU's own timer wants it, all ones for never.
+    #[inline]
+    pub fn timer_deadline(&self) -> u64 {
+        match self.lapic.next_deadline() {
+            None => u64::MAX,
+            Some(guest) => guest.wrapping_sub(self.tsc_offset),
+        }
+    }
+
+    /// Does what the exit asks for.
+    #[inline]
+    pub fn handle<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, exit: Exit) -> Next {
+        if let Some(priority) = hw.virtual_tpr()
+            && u64::from(priority) != self.lapic.cr8()
+        {
+            self.lapic.set_cr8(priority.into());
+        }
+        match exit {
+            Exit::Cpuid(length) => {
+                let viewer =
+                    Viewer { apic_id: self.lapic.id(), cr4: hw.control(Control::Cr4), xcr0: world.xcr0() };
+                let gprs = hw.gprs();
+                let (leaf, subleaf) = (gprs[Gpr::Rax as usize] as u32, gprs[Gpr::Rcx as usize] as u32);
+                let answer = world.policy().answer(leaf, subleaf, &viewer);
+                let gprs = hw.gprs_mut();
+                gprs[Gpr::Rax as usize] = answer.eax.into();
+                gprs[Gpr::Rbx as usize] = answer.ebx.into();
+                gprs[Gpr::Rcx as usize] = answer.ecx.into();
+                gprs[Gpr::Rdx as usize] = answer.edx.into();
+                self.step_over(hw, world, length, Opcode::Cpuid)
+            }
+            Exit::Hypercall(length) => self.hypercall(hw, world, length),
+            Exit::Port(access) => self.port(hw, world, access),
+            Exit::Rdmsr(length) => self.read_msr(hw, world, length),
+            Exit::Wrmsr(length) => self.write_msr(hw, world, length),
+            Exit::Hlt(length) => match self.step_over(hw, world, length, Opcode::Hlt) {
+                Next::Enter => Next::Wait,
+                other => other,
+            },
+            Exit::HostInterrupt | Exit::HostNmi => Next::Interrupted,
+            Exit::Deadline => Next::Interrupted,
+            Exit::InterruptWindow => {
+                self.window_open = false;
+                hw.set_interrupt_window(false);
+                Next::Enter
+            }
+            Exit::NmiWindow => {
+                hw.set_nmi_window(false);
+                Next::Enter
+            }
+            Exit::Nested(fault) => self.nested(fault),
+            rare => self.rare(hw, world, rare),
+        }
+    }
+
+    #[cold]
+    fn rare<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, exit: Exit) -> Next {
+        match exit {
+            Exit::Control(access, length) => self.control(hw, world, access, length),
+            Exit::Xsetbv(length) => self.xsetbv(hw, world, length),
+            // Guests see coherent caches; flushing the host's for them would stall everybody.
+            Exit::CacheFlush(length) => self.step_over_either(hw, world, length, Opcode::Wbinvd, Opcode::Invd),
+            Exit::Pause(length) => match self.step_over(hw, world, length, Opcode::Pause) {
+                Next::Enter => Next::Yield,
+                other => other,
+            },
+            Exit::Forbidden => self.inject(hw, Event::INVALID_OPCODE),
+            Exit::Exception(vector, error) => self.inject(hw, Event::Exception(vector, error)),
+            Exit::TripleFault => end(ShutdownReason::TripleFault, hw.rip()),
+            Exit::Startup => Next::Enter,
+            Exit::TaskSwitch => end(ShutdownReason::BadInstruction, hw.rip()),
+            Exit::NestedMisconfigured { gpa } => panic!("nested tables misconfigured at guest address {gpa:#x}"),
+            Exit::DirtyLogFull => panic!("dirty log exit without dirty logging"),
+            Exit::EntryFailed { .. } => end(ShutdownReason::EntryFailed, hw.rip()),
+            Exit::Unknown { code, .. } => end(ShutdownReason::UnknownExit, code),
+            Exit::Cpuid(_)
+            | Exit::Hypercall(_)
+            | Exit::Port(_)
+            | Exit::Rdmsr(_)
+            | Exit::Wrmsr(_)
+            | Exit::Hlt(_)
+            | Exit::HostInterrupt
+            | Exit::HostNmi
+            | Exit::Deadline
+            | Exit::InterruptWindow
+            | Exit::NmiWindow
+            | Exit::Nested(_) => unreachable!("handled by the caller"),
+        }
+    }
+
+    /// Guest memory is all there from the start, and nothing is emulated by memory access yet: what
+    /// is not mapped is not there.
+    fn nested(&mut self, fault: NestedFault) -> Next {
+        end(ShutdownReason::BadMemory, fault.gpa)
+    }
+
+    #[inline]
+    fn hypercall<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, length: Length) -> Next {
+        // Only the guest's kernel speaks for the guest.
+        if hw.segment(SegmentName::Ss).dpl() != 0 {
+            return self.inject(hw, Event::INVALID_OPCODE);
+        }
+        let gprs = hw.gprs();
+        let number = gprs[Gpr::Rax as usize];
+        let arguments = [
+            gprs[Gpr::Rdi as usize],
+            gprs[Gpr::Rsi as usize],
+            gprs[Gpr::Rdx as usize],
+            gprs[Gpr::R10 as usize],
+            gprs[Gpr::R8 as usize],
+        ];
+        match world.hypercall(self.access, number, arguments) {
+            Answer::Return(status, value) => {
+                if status != Status::Ok {
+                    world.refused(Refused::Hypercall(number));
+                }
+                let gprs = hw.gprs_mut();
+                gprs[Gpr::Rax as usize] = status.0;
+                gprs[Gpr::Rdx as usize] = value;
+                self.step_over(hw, world, length, Opcode::Vmmcall)
+            }
+            Answer::Block => Next::Wait,
+        }
+    }
+
+    /// Injects a fault for the instruction at RIP, unless an event is on its way already: then the
+    /// instruction runs, and faults, again.
+    fn inject<H: VcpuHardware>(&mut self, hw: &mut H, event: Event) -> Next {
+        if !hw.event_pending() {
+            hw.inject(event);
+        }
+        Next::Enter
+    }
+
+    /// Moves RIP behind the instruction, as if it had run.
+    #[inline]
+    fn step_over<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        length: Length,
+        opcode: Opcode,
+    ) -> Next {
+        let length = match length {
+            Some(length) => Some(length),
+            None => self.decode_length(hw, world, &[opcode]),
+        };
+        match length {
+            Some(length) => {
+                advance(hw, length.get());
+                Next::Enter
+            }
+            None => end(ShutdownReason::BadInstruction, hw.rip()),
+        }
+    }
+
+    fn step_over_either<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        length: Length,
+        one: Opcode,
+        other: Opcode,
+    ) -> Next {
+        match length.or_else(|| self.decode_length(hw, world, &[one, other])) {
+            Some(length) => {
+                advance(hw, length.get());
+                Next::Enter
+            }
+            None => end(ShutdownReason::BadInstruction, hw.rip()),
+        }
+    }
+
+    fn decode_length<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &W, opcodes: &[Opcode]) -> Length {
+        let mut bytes = [0; code::INSTRUCTION_BYTES_MAX];
+        let count = fetch(hw, world, &mut bytes);
+        let long = is_long_code(hw);
+        opcodes.iter().find_map(|opcode| code::length(&bytes[..count], *opcode, long))
+    }
+}
+
+/// A domain's end as the next step.
+fn end(reason: ShutdownReason, detail: u64) -> Next {
+    Next::End(Ending { reason, detail })
+}
+
+const RFLAGS_TF: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+
+/// Whether CS is 64-bit code.
+fn is_long_code<H: VcpuHardware>(hw: &H) -> bool {
+    use godwit_records::Segment;
+    hw.msr(SwitchedMsr::Efer) & EFER_LMA != 0 && hw.segment(SegmentName::Cs).attributes & Segment::LONG != 0
+}
+
+#[inline]
+fn advance<H: VcpuHardware>(hw: &mut H, length: u8) {
+    let rip = hw.rip().wrapping_add(length.into());
+    // A carry beyond 32 bits can only be seen where code is not 64-bit.
+    let rip = if rip >> 32 != 0 && !is_long_code(hw) { rip & 0xffff_ffff } else { rip };
+    hw.set_rip(rip);
+    hw.clear_interrupt_shadow();
+    if hw.rflags() & RFLAGS_TF != 0 {
+        hw.step_trap();
+    }
+}
+
+/// The registers that translate the guest's addresses.
+fn paging<H: VcpuHardware>(hw: &H) -> Paging {
+    Paging {
+        cr0: hw.control(Control::Cr0),
+        cr3: hw.control(Control::Cr3),
+        cr4: hw.control(Control::Cr4),
+        efer: hw.msr(SwitchedMsr::Efer),
+    }
+}
+
+/// Reads code at RIP, up to a page that cannot be read. Returns the bytes read.
+fn fetch<H: VcpuHardware, W: World>(hw: &H, world: &W, out: &mut [u8]) -> usize {
+    let paging = paging(hw);
+    let rip = hw.rip();
+    let mut linear = if is_long_code(hw) { rip } else { hw.segment(SegmentName::Cs).base.wrapping_add(rip) };
+    let mut done = 0;
+    while done < out.len() {
+        let intent = Intent { write: false, user: false };
+        let Ok(gpa) = walk::translate(world, &paging, linear, intent) else { break };
+        let in_page = (4096 - (gpa & 4095)) as usize;
+        let count = in_page.min(out.len() - done);
+        if !world.read(gpa, &mut out[done..done + count]) {
+            break;
+        }
+        done += count;
+        linear = linear.wrapping_add(count as u64);
+    }
+    done
+}
+
+/// Whether an effect of the local APIC has to reach other vCPUs.
+fn apply<W: World>(world: &mut W, effect: LapicEffect) {
+    match effect {
+        LapicEffect::Ipi(ipi) => world.send_ipi(ipi),
+        LapicEffect::None
+        | LapicEffect::PendingChanged
+        | LapicEffect::TimerChanged
+        | LapicEffect::EndOfLevel(_)
+        | LapicEffect::ModeChanged => {}
+    }
+}

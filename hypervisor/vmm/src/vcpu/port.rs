@@ -1,0 +1,169 @@
+//! IN, OUT, INS and OUTS.
+
+use godwit_abi::ShutdownReason;
+
+use super::{Ending, Next, Refused, Vcpu, World, advance, end, is_long_code, paging};
+use crate::devices::ports::{Effect, Width};
+use crate::exit::PortAccess;
+use crate::hardware::{Control, Event, Gpr, SegmentName, VcpuHardware, vector};
+use crate::walk::{self, Intent};
+
+/// Elements of a repeated string access done before the vCPU goes back to the guest, where host
+/// interrupts get their turn; RCX says how many are left.
+const REPEAT_MAX: u64 = 256;
+const RFLAGS_DF: u64 = 1 << 10;
+
+impl Vcpu {
+    #[inline]
+    pub(super) fn port<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, access: PortAccess) -> Next {
+        if access.string {
+            return self.string(hw, world, access);
+        }
+        let now = self.guest_tsc(world.host_tsc());
+        if access.input {
+            let result = world.platform(|platform| platform.read(access.port, access.width, now));
+            if !result.claimed {
+                world.refused(Refused::Port(access.port));
+            }
+            let rax = &mut hw.gprs_mut()[Gpr::Rax as usize];
+            // IN to AL and AX keeps the rest of RAX; IN to EAX clears its upper half.
+            *rax = match access.width {
+                Width::Byte => *rax & !0xff | u64::from(result.value),
+                Width::Word => *rax & !0xffff | u64::from(result.value),
+                Width::Dword => result.value.into(),
+            };
+        } else {
+            let value = hw.gprs()[Gpr::Rax as usize] as u32 & access.width.all_ones();
+            let effect = world.platform(|platform| platform.write(access.port, access.width, value, now));
+            if effect != Effect::None
+                && let Some(ending) = self.port_effect(world, access.port, effect)
+            {
+                return Next::End(ending);
+            }
+        }
+        match access.length {
+            Some(length) => {
+                advance(hw, length.get());
+                Next::Enter
+            }
+            // Both vendors say how long an I/O instruction is.
+            None => end(ShutdownReason::BadInstruction, hw.rip()),
+        }
+    }
+
+    fn port_effect<W: World>(&mut self, world: &mut W, port: u16, effect: Effect) -> Option<Ending> {
+        match effect {
+            Effect::None | Effect::InterruptChanged => None,
+            Effect::Unclaimed => {
+                world.refused(Refused::Port(port));
+                None
+            }
+            Effect::ConsoleOutput => {
+                world.console_output();
+                None
+            }
+            Effect::UnsupportedSleep { sleep_type } => {
+                world.refused(Refused::Sleep(sleep_type));
+                None
+            }
+            Effect::Reset => Some(Ending { reason: ShutdownReason::Reboot, detail: 0 }),
+            Effect::PowerOff => Some(Ending { reason: ShutdownReason::PowerOff, detail: 0 }),
+        }
+    }
+
+    /// INS and OUTS. OUTS reads from DS:RSI (segment overrides are not decoded: FS and GS bases are
+    /// honoured by no known guest here, and an override is rare enough to be named in the status
+    /// page), INS writes to ES:RDI.
+    fn string<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, access: PortAccess) -> Next {
+        let Some(length) = access.length else {
+            return end(ShutdownReason::BadInstruction, hw.rip());
+        };
+        let long = is_long_code(hw);
+        let address_mask = if long { u64::MAX } else { address_mask(hw) };
+        let (pointer, segment) =
+            if access.input { (Gpr::Rdi, SegmentName::Es) } else { (Gpr::Rsi, SegmentName::Ds) };
+        let base = if long { 0 } else { hw.segment(segment).base };
+        let step = (access.width as u64).wrapping_mul(if hw.rflags() & RFLAGS_DF != 0 { u64::MAX } else { 1 });
+        let mut left = if access.repeat { hw.gprs()[Gpr::Rcx as usize] & address_mask } else { 1 };
+        let mut budget = REPEAT_MAX;
+        let mut ending = None;
+        while left > 0 && budget > 0 && ending.is_none() {
+            let offset = hw.gprs()[pointer as usize];
+            let linear = base.wrapping_add(offset & address_mask);
+            match self.string_element(hw, world, &access, linear) {
+                Ok(found) => ending = found,
+                Err(fault) => return fault,
+            }
+            let moved = offset.wrapping_add(step);
+            hw.gprs_mut()[pointer as usize] = offset & !address_mask | moved & address_mask;
+            left -= 1;
+            budget -= 1;
+            if access.repeat {
+                let rcx = &mut hw.gprs_mut()[Gpr::Rcx as usize];
+                *rcx = *rcx & !address_mask | left & address_mask;
+            }
+        }
+        if left == 0 {
+            advance(hw, length.get());
+        }
+        ending.map_or(Next::Enter, Next::End)
+    }
+
+    fn string_element<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        access: &PortAccess,
+        linear: u64,
+    ) -> Result<Option<Ending>, Next> {
+        let bytes = access.width as usize;
+        let user = hw.segment(SegmentName::Ss).dpl() == 3;
+        let intent = Intent { write: access.input, user };
+        let mut parts = [(0u64, 0usize); 2];
+        let first = (4096 - (linear & 4095) as usize).min(bytes);
+        for (index, (at, count)) in [(0, first), (first, bytes - first)].into_iter().enumerate() {
+            if count > 0 {
+                let address = linear.wrapping_add(at as u64);
+                let gpa = walk::translate(world, &paging(hw), address, intent).map_err(|fault| {
+                    hw.set_control(Control::Cr2, address);
+                    self.inject(hw, Event::Exception(vector::PAGE_FAULT, Some(fault.error_code)))
+                })?;
+                parts[index] = (gpa, count);
+            }
+        }
+        let now = self.guest_tsc(world.host_tsc());
+        let missing = |gpa| end(ShutdownReason::BadMemory, gpa);
+        if access.input {
+            let result = world.platform(|platform| platform.read(access.port, access.width, now));
+            if !result.claimed {
+                world.refused(Refused::Port(access.port));
+            }
+            let value = result.value.to_le_bytes();
+            let mut at = 0;
+            for (gpa, count) in parts {
+                if !world.write(gpa, &value[at..at + count]) {
+                    return Err(missing(gpa));
+                }
+                at += count;
+            }
+            return Ok(None);
+        }
+        let mut value = [0; 4];
+        let mut at = 0;
+        for (gpa, count) in parts {
+            if !world.read(gpa, &mut value[at..at + count]) {
+                return Err(missing(gpa));
+            }
+            at += count;
+        }
+        let value = u32::from_le_bytes(value);
+        let effect = world.platform(|platform| platform.write(access.port, access.width, value, now));
+        Ok(self.port_effect(world, access.port, effect))
+    }
+}
+
+/// Bits of an address outside 64-bit code: CS.D, without address-size prefixes.
+fn address_mask<H: VcpuHardware>(hw: &H) -> u64 {
+    use godwit_records::Segment;
+    if hw.segment(SegmentName::Cs).attributes & Segment::BIG != 0 { 0xffff_ffff } else { 0xffff }
+}
