@@ -82,7 +82,7 @@ pub(crate) fn switch(info: &BootInfo, place: Range) {
     let mut mapper = unsafe { OffsetPageTable::new(table, VirtAddr::new(DIRECT_BASE)) };
     map_image(&mut mapper, &mut early);
     let image = ImageBorders::here();
-    let image = Range { start: image.physical_start, end: image.physical_end().next_multiple_of(MIB2) };
+    let image = Range { start: image.physical_start, end: image.physical_end() };
     for area in &info.usable {
         let (start, end) = (area.start & !4095, area.end.next_multiple_of(4096).min(PHYSICAL_MAX));
         // The image is not in the direct map: its text would be writable there.
