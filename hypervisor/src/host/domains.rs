@@ -26,15 +26,20 @@ impl<B: Hosted> Domains<B> {
         Self { slots: Vec::new() }
     }
 
-    /// The id the next domain gets. `None`: the table is full.
+    /// The id the next domain gets. `None`: the table is full. Ids count up as long as they can: a
+    /// slot is used again only when every slot has been used as often.
     pub(super) fn next_id(&self) -> Option<DomainId> {
+        let next = self.slots.len();
+        let fresh = (next < DOMAINS_MAX).then(|| DomainId::new(next as u16, 0));
         // The last generation of a slot is never given out again: the slot is retired.
-        let free = self.slots.iter().position(|slot| slot.domain.is_none() && slot.generation < u16::MAX);
-        match free {
-            Some(index) => Some(DomainId::new(index as u16, self.slots[index].generation)),
-            None if self.slots.len() < DOMAINS_MAX => Some(DomainId::new(self.slots.len() as u16, 0)),
-            None => None,
-        }
+        let free = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.domain.is_none() && slot.generation < u16::MAX)
+            .min_by_key(|(_, slot)| slot.generation)
+            .map(|(index, slot)| DomainId::new(index as u16, slot.generation));
+        fresh.or(free)
     }
 
     pub(super) fn insert(&mut self, domain: Arc<Domain<B>>) {

@@ -36,7 +36,7 @@ const ENDERS: &[(&str, &str)] = &[("triple", "EXPECT-CRASH"), ("reset", "EXPECT-
 const LOADS: &[&str] = &["spin", "cpuid-flood", "hypercall-flood", "flood-console"];
 
 fn create(host: &mut Host, name: &str, test: &str) -> Result<()> {
-    let line = format!("xl create /dev/null name={name} kernel=module:micro memory=8 extra={test}");
+    let line = format!("xl create /dev/null name={name} kernel=module:micro memory=8 on_poweroff=preserve on_reboot=preserve on_crash=preserve extra={test}");
     let output = host.command(&line)?;
     ensure!(
         !output.to_lowercase().contains("error"),
