@@ -227,7 +227,15 @@ fn console(hypervisor: &impl Hypervisor, name: &str, follow: bool) -> Effect {
         return Effect::Follow(domain);
     }
     let tail = Tail::open(hypervisor, Stream::Guest(domain));
-    print(tail.and_then(|mut tail| tail.all(hypervisor)))
+    print(tail.and_then(|mut tail| tail.all(hypervisor)).map(whole_lines))
+}
+
+/// A guest may be in the middle of a line; the prompt begins one.
+fn whole_lines(mut text: String) -> String {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
 }
 
 fn create(

@@ -145,8 +145,8 @@ impl<B: Hosted> Host<B> {
 
     /// Puts the vCPU to sleep, unless something has come for it meanwhile.
     fn wait(&'static self, slot: &VcpuSlot<B>, state: &mut VcpuState<B>) {
-        let world = Surroundings { host: self, domain: &slot.domain, wait_deadline: u64::MAX };
-        if state.core.has_work(&world) {
+        let mut world = Surroundings { host: self, domain: &slot.domain, wait_deadline: u64::MAX };
+        if state.core.has_work(&mut world) {
             return;
         }
         let deadline = state.core.timer_deadline().min(state.wait_deadline);

@@ -7,7 +7,7 @@ use x86_64::registers::model_specific::Msr;
 
 use super::cpu::SvmCpu;
 use super::maps::maps;
-use super::vmcb::{INTERCEPT_2, Vmcb, event, intercept_1, virtual_interrupt};
+use super::vmcb::{INTERCEPT_2, INTERCEPT_CR8_WRITE, Vmcb, event, intercept_1, virtual_interrupt};
 use super::{dump, state};
 use crate::backend::VcpuSetup;
 use crate::cpu::features::cpuid;
@@ -306,9 +306,12 @@ impl VcpuHardware for SvmVcpu {
     }
 
     #[inline]
-    fn set_virtual_tpr(&mut self, priority: u8) {
+    fn set_virtual_tpr(&mut self, priority: u8, held: bool) {
         let vmcb = self.vmcb_mut();
         vmcb.virtual_interrupt = vmcb.virtual_interrupt & !virtual_interrupt::TPR | u64::from(priority);
+        // A virtual interrupt of the held one's class would do as well, but emulators differ on
+        // whether it must be above the priority or may equal it.
+        vmcb.intercept_cr = if held { INTERCEPT_CR8_WRITE } else { 0 };
     }
 
     fn save(&self) -> VcpuState {

@@ -106,6 +106,9 @@ const _: () = {
     assert!(offset_of!(Vmcb, pat) == 0x668);
 };
 
+/// Intercept of MOV to CR8, in `intercept_cr`.
+pub(super) const INTERCEPT_CR8_WRITE: u32 = 1 << 24;
+
 /// Intercept vector 3 (offset 00Ch).
 pub(super) mod intercept_1 {
     pub(in crate::svm) const INTR: u32 = 1;

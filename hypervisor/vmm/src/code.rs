@@ -45,6 +45,31 @@ impl Opcode {
     }
 }
 
+/// A MOV to CR8 at the start of `code`: the general register and the length. Two spellings: REX.R with
+/// `0F 22 /0`, and LOCK (for code that is not 64-bit; APM 3, MOV CRn).
+pub fn mov_to_cr8(code: &[u8], long_mode: bool) -> Option<(u8, NonZeroU8)> {
+    let code = &code[..code.len().min(INSTRUCTION_BYTES_MAX)];
+    let mut at = 0;
+    let mut lock = false;
+    while let Some(prefix @ (0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)) = code.get(at) {
+        lock |= *prefix == 0xf0;
+        at += 1;
+    }
+    let rex = match code.get(at) {
+        Some(byte @ 0x40..=0x4f) if long_mode => {
+            at += 1;
+            *byte
+        }
+        _ => 0,
+    };
+    let [0x0f, 0x22, modrm] = *code.get(at..at + 3)? else { return None };
+    let high = rex & 4 != 0 || lock;
+    if modrm >> 3 & 7 != 0 || !high {
+        return None;
+    }
+    Some((modrm & 7 | (rex & 1) << 3, NonZeroU8::new(at as u8 + 3)?))
+}
+
 /// The length of `opcode` at the start of `code`, prefixes included. `None`: something else is
 /// there (the guest has changed its code since, or the bytes end).
 pub fn length(code: &[u8], opcode: Opcode, long_mode: bool) -> Option<NonZeroU8> {
@@ -67,6 +92,17 @@ pub fn length(code: &[u8], opcode: Opcode, long_mode: bool) -> Option<NonZeroU8>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mov_to_cr8_in_both_spellings() {
+        let of = |code: &[u8], long| mov_to_cr8(code, long).map(|(register, length)| (register, length.get()));
+        assert_eq!(of(&[0x44, 0x0f, 0x22, 0xc0], true), Some((0, 4)));
+        assert_eq!(of(&[0x45, 0x0f, 0x22, 0xc1], true), Some((9, 4)));
+        assert_eq!(of(&[0xf0, 0x0f, 0x22, 0xc3], false), Some((3, 4)));
+        assert_eq!(of(&[0x0f, 0x22, 0xc0], true), None, "CR0");
+        assert_eq!(of(&[0x44, 0x0f, 0x22, 0xe0], true), None, "CR12");
+        assert_eq!(of(&[0x44, 0x0f], true), None);
+    }
 
     #[test]
     fn prefixes_count_and_other_code_is_not_guessed() {

@@ -155,8 +155,9 @@ pub trait VcpuHardware {
     fn virtual_tpr(&self) -> Option<u8> {
         None
     }
-    /// Sets what the guest reads from CR8, where the hardware keeps it.
-    fn set_virtual_tpr(&mut self, _priority: u8) {}
+    /// Sets what the guest reads from CR8, where the hardware keeps it. `held`: an interrupt
+    /// waits for a lower priority, so the guest's next write must exit.
+    fn set_virtual_tpr(&mut self, _priority: u8, _held: bool) {}
     /// The whole architectural state, except what other records hold (LAPIC, extended state).
     /// `tsc` is left 0: time is the caller's.
     fn save(&self) -> VcpuState;

@@ -28,6 +28,8 @@ pub(crate) struct StartInfo {
     command_line_len: usize,
     regions: [Region; REGIONS_MAX],
     region_count: usize,
+    /// End of the loader's own structures, which are in RAM too.
+    structures_end: u64,
     /// Which protocol started us and its version, for `hello`.
     pub(crate) protocol: &'static str,
     pub(crate) version: u32,
@@ -48,6 +50,7 @@ impl StartInfo {
             command_line_len: 0,
             regions: [Region { start: 0, end: 0 }; REGIONS_MAX],
             region_count: 0,
+            structures_end: u64::from(ebx) + 4096,
             protocol: "pvh",
             version: 0,
         };
@@ -72,6 +75,7 @@ impl StartInfo {
         let command_line: u64 = read(base + 24);
         if command_line != 0 {
             self.copy_command_line(command_line);
+            self.structures_end = self.structures_end.max(command_line + self.command_line_len as u64 + 1);
         }
         if self.version >= 1 {
             let map: u64 = read(base + 40);
@@ -80,6 +84,7 @@ impl StartInfo {
                 let at = map + entry * 24;
                 self.add_region(read(at), read(at + 8), read(at + 16));
             }
+            self.structures_end = self.structures_end.max(map + u64::from(entries) * 24);
         }
     }
 
@@ -139,11 +144,11 @@ impl StartInfo {
         &self.regions[..self.region_count]
     }
 
-    /// RAM above our image and below 4 GiB, in whole pages: what a test may overwrite.
+    /// RAM above our image and the loader's structures and below 4 GiB, in whole pages: what a test may overwrite.
     pub(crate) fn free_ram(&self) -> impl Iterator<Item = Region> + '_ {
-        let image_end = crate::machine::image_end();
+        let taken_end = crate::machine::image_end().max(self.structures_end);
         self.ram().iter().filter_map(move |region| {
-            let start = region.start.max(image_end).next_multiple_of(4096);
+            let start = region.start.max(taken_end).next_multiple_of(4096);
             let end = region.end.min(1 << 32) & !4095;
             (start < end).then_some(Region { start, end })
         })

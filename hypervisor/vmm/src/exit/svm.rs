@@ -24,10 +24,7 @@ pub struct RawExit {
 pub mod code {
     pub const EXCEPTION_FIRST: u64 = 0x40;
     pub const EXCEPTION_LAST: u64 = 0x5f;
-    pub const CR0_WRITE: u64 = 0x10;
-    pub const CR4_WRITE: u64 = 0x14;
     pub const CR8_WRITE: u64 = 0x18;
-    pub const CR8_READ: u64 = 0x08;
     pub const INTR: u64 = 0x60;
     pub const NMI: u64 = 0x61;
     pub const SMI: u64 = 0x62;
@@ -103,9 +100,11 @@ pub fn decode(raw: &RawExit) -> Exit {
         code::INVD | code::WBINVD => Exit::CacheFlush(next()),
         code::PAUSE => Exit::Pause(next()),
         code::XSETBV => Exit::Xsetbv(next()),
-        // With decode assists bits 3:0 name the register; without them this is not intercepted.
-        code::CR8_WRITE => Exit::Control(ControlAccess::WriteCr8(raw.info1 as u8 & 15), next()),
-        code::CR8_READ => Exit::Control(ControlAccess::ReadCr8(raw.info1 as u8 & 15), next()),
+        // Decode assists set bit 63 and name the register in bits 3:0 (APM 2, 15.8.1).
+        code::CR8_WRITE if raw.info1 >> 63 != 0 && next().is_some() => {
+            Exit::Control(ControlAccess::WriteCr8(raw.info1 as u8 & 15), next())
+        }
+        code::CR8_WRITE => Exit::Control(ControlAccess::WriteCr8Undecoded, None),
         code::RDPMC
         | code::INVLPGA
         | code::VMRUN
