@@ -30,10 +30,12 @@ extern "C" fn start(magic: u32, information: u32, tsc: u64) -> ! {
     clock::set_boot_tsc(tsc);
     console::init();
     let info = boot::info::parse(magic, information)
-        .unwrap_or_else(|error| refuse(format_args!("boot information unusable ({error:?}): boot with multiboot2 by GRUB 2")));
+        .unwrap_or_else(|error| refuse(format_args!("{error}: boot with multiboot2 by GRUB 2")));
     let options = boot::options::parse(&info.cmdline, |_| {});
     console::init_log(options.log_level);
-    boot::options::parse(&info.cmdline, |word| log::warn!("unknown option '{word}' on the command line: ignored"));
+    boot::options::parse(&info.cmdline, |word| {
+        log::warn!("unknown option '{word}' on the command line: ignored")
+    });
     log::info!("Godwit {} ({})", env!("CARGO_PKG_VERSION"), info.loader);
     memory::init(&info).unwrap_or_else(|_| too_little_memory(&info));
     if let Some((table, strings)) = info.symbols {
@@ -61,15 +63,21 @@ fn virtualization() -> Vendor {
     match (vmx::Vmx::probe(), svm::Svm::probe()) {
         (Ok(_), _) => Vendor::Intel,
         (_, Ok(_)) => Vendor::Amd,
-        (Err(intel), Err(amd)) => {
-            refuse(format_args!("this machine cannot run guests. VT-x: {}. SVM: {}", intel.0, amd.0))
-        }
+        (Err(intel), Err(amd)) => refuse(format_args!(
+            "this machine cannot run guests. VT-x: {}. SVM: {}",
+            intel.0, amd.0
+        )),
     }
 }
 
 /// The rest of the start, for one vendor: domains, the other CPUs, dom0, the run loop.
-fn run<B: host::Hosted>(info: BootInfo, options: boot::options::Options, tables: acpi::Tables) -> ! {
-    let cpu = B::enable().unwrap_or_else(|missing| refuse(format_args!("{}: {}", B::NAME, missing.0)));
+fn run<B: host::Hosted>(
+    info: BootInfo,
+    options: boot::options::Options,
+    tables: acpi::Tables,
+) -> ! {
+    let cpu =
+        B::enable().unwrap_or_else(|missing| refuse(format_args!("{}: {}", B::NAME, missing.0)));
     let host = host::build::<B>(&info, &options, tables);
     host::dom0::create(host, &info, &options)
         .unwrap_or_else(|error| refuse(format_args!("dom0 cannot be started: {error}")));

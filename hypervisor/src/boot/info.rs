@@ -64,11 +64,22 @@ pub(crate) struct Rsdp {
 }
 
 /// Why the boot information cannot be used.
-#[derive(Debug)]
 pub(crate) enum BootError {
     NotMultiboot2(u32),
     Malformed,
     NoMemoryMap,
+}
+
+impl core::fmt::Display for BootError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            BootError::NotMultiboot2(magic) => {
+                write!(f, "not a multiboot2 boot loader (magic {magic:#x})")
+            }
+            BootError::Malformed => f.write_str("the boot information is malformed"),
+            BootError::NoMemoryMap => f.write_str("the boot loader gave no memory map"),
+        }
+    }
 }
 
 const MAGIC: u32 = 0x36d7_6289;
@@ -89,7 +100,8 @@ pub(crate) fn parse(magic: u32, address: u32) -> Result<BootInfo, BootError> {
     let pointer = direct_map(u64::from(address)) as *const BootInformationHeader;
     // SAFETY: the boot loader put the structure at `address`, below 4 GiB, which the first tables
     // map at the direct map; nothing has written to memory outside the image since.
-    let information = unsafe { BootInformation::load(pointer) }.map_err(|_| BootError::Malformed)?;
+    let information =
+        unsafe { BootInformation::load(pointer) }.map_err(|_| BootError::Malformed)?;
     let map = information.memory_map_tag().ok_or(BootError::NoMemoryMap)?;
     let mut usable = ArrayVec::new();
     let mut memory_end = 0;
@@ -98,34 +110,65 @@ pub(crate) fn parse(magic: u32, address: u32) -> Result<BootInfo, BootError> {
             continue;
         }
         memory_end = memory_end.max(area.end_address());
-        if usable.try_push(Range { start: area.start_address(), end: area.end_address() }).is_err() {
+        if usable
+            .try_push(Range {
+                start: area.start_address(),
+                end: area.end_address(),
+            })
+            .is_err()
+        {
             break;
         }
     }
-    let mut modules = ArrayVec::new();
-    for module in information.module_tags() {
-        let range = Range { start: module.start_address().into(), end: module.end_address().into() };
-        let entry = BootModule { range, string: cut(module.cmdline().unwrap_or("")) };
-        if range.end < range.start || modules.try_push(entry).is_err() {
-            break;
-        }
-    }
-    let rsdp = information
-        .rsdp_v2_tag()
-        .map(|tag| Rsdp { revision: tag.revision().max(2), table: tag.xsdt_address() as u64 })
-        .or_else(|| information.rsdp_v1_tag().map(|tag| Rsdp { revision: 0, table: tag.rsdt_address() as u64 }));
     Ok(BootInfo {
         usable,
         memory_end,
-        modules,
-        cmdline: cut(information.command_line_tag().and_then(|tag| tag.cmdline().ok()).unwrap_or("")),
-        rsdp,
+        modules: modules(&information),
+        cmdline: cut(information
+            .command_line_tag()
+            .and_then(|tag| tag.cmdline().ok())
+            .unwrap_or("")),
+        rsdp: rsdp(&information),
         symbols: symbols(&information),
         information: Range {
             start: address.into(),
             end: u64::from(address) + information.total_size() as u64,
         },
-        loader: cut(information.boot_loader_name_tag().and_then(|tag| tag.name().ok()).unwrap_or("unknown")),
+        loader: cut(information
+            .boot_loader_name_tag()
+            .and_then(|tag| tag.name().ok())
+            .unwrap_or("unknown")),
+    })
+}
+
+fn modules(information: &BootInformation<'_>) -> ArrayVec<BootModule, MODULES_MAX> {
+    let mut modules = ArrayVec::new();
+    for module in information.module_tags() {
+        let range = Range {
+            start: module.start_address().into(),
+            end: module.end_address().into(),
+        };
+        let entry = BootModule {
+            range,
+            string: cut(module.cmdline().unwrap_or("")),
+        };
+        if range.end < range.start || modules.try_push(entry).is_err() {
+            break;
+        }
+    }
+    modules
+}
+
+fn rsdp(information: &BootInformation<'_>) -> Option<Rsdp> {
+    let second = information.rsdp_v2_tag().map(|tag| Rsdp {
+        revision: tag.revision().max(2),
+        table: tag.xsdt_address() as u64,
+    });
+    second.or_else(|| {
+        information.rsdp_v1_tag().map(|tag| Rsdp {
+            revision: 0,
+            table: tag.rsdt_address() as u64,
+        })
     })
 }
 
@@ -138,7 +181,10 @@ fn symbols(information: &BootInformation<'_>) -> Option<(Range, Range)> {
     let mut symtab = None;
     let mut strings = None;
     for (index, section) in tag.sections().enumerate() {
-        let range = Range { start: section.sh_addr, end: section.sh_addr + section.sh_size };
+        let range = Range {
+            start: section.sh_addr,
+            end: section.sh_addr + section.sh_size,
+        };
         match section.sh_type {
             SHT_SYMTAB => symtab = Some(range),
             SHT_STRTAB if index as u32 != names => strings = Some(range),

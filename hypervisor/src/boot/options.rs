@@ -21,7 +21,11 @@ const DOM0_MIB_MIN: u64 = 24;
 
 /// Reads the command line; `unknown` is told of every word that is not understood.
 pub(crate) fn parse(cmdline: &str, mut unknown: impl FnMut(&str)) -> Options {
-    let mut options = Options { log_level: LevelFilter::Info, cpus: crate::cpu::CPUS_MAX, dom0_mib: DOM0_MIB };
+    let mut options = Options {
+        log_level: LevelFilter::Info,
+        cpus: crate::cpu::CPUS_MAX,
+        dom0_mib: DOM0_MIB,
+    };
     for word in cmdline.split_whitespace() {
         let understood = match word.split_once('=') {
             Some(("loglvl", level)) => level.parse().map(|level| options.log_level = level).is_ok(),

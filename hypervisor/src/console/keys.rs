@@ -33,7 +33,11 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) const fn new() -> Self {
-        Self { focus: Focus::Dom0, switches: 0, announce: false }
+        Self {
+            focus: Focus::Dom0,
+            switches: 0,
+            announce: false,
+        }
     }
 
     /// Notes a typed byte and says whose it is.

@@ -65,8 +65,15 @@ impl Log for Logger {
             log::Level::Warn => "warning: ",
             log::Level::Info | log::Level::Debug | log::Level::Trace => "",
         };
-        let _ = writeln!(RingWriter, "[{seconds:5}.{micros:06}] {level}{}", record.args());
-        if SERIAL_LEVEL.get().is_some_and(|limit| record.level() <= *limit) {
+        let _ = writeln!(
+            RingWriter,
+            "[{seconds:5}.{micros:06}] {level}{}",
+            record.args()
+        );
+        if SERIAL_LEVEL
+            .get()
+            .is_some_and(|limit| record.level() <= *limit)
+        {
             let _ = write!(SerialWriter, "(godwit) {level}{}\r\n", record.args());
         }
     }

@@ -39,11 +39,6 @@ pub(crate) fn read(out: &mut [u8]) -> usize {
     SERIAL.lock().read(out)
 }
 
-/// Whether typed bytes wait for dom0.
-pub(crate) fn input_pending() -> bool {
-    SERIAL.lock().input_pending()
-}
-
 /// Serves the UART: called by its interrupt. Returns whether there is something new for dom0.
 pub(crate) fn serve() -> bool {
     SERIAL.lock().serve()

@@ -22,7 +22,11 @@ struct Queue<const N: usize> {
 
 impl<const N: usize> Queue<N> {
     const fn new() -> Self {
-        Self { bytes: [0; N], head: 0, length: 0 }
+        Self {
+            bytes: [0; N],
+            head: 0,
+            length: 0,
+        }
     }
 
     fn push(&mut self, byte: u8) -> bool {
@@ -68,7 +72,9 @@ impl Serial {
 
     pub(super) fn open(&mut self) {
         // SAFETY: COM1's ports are the hypervisor's alone: no domain is let through to them.
-        let Ok(mut uart) = (unsafe { Uart16550::new_port(COM1) }) else { return };
+        let Ok(mut uart) = (unsafe { Uart16550::new_port(COM1) }) else {
+            return;
+        };
         if uart.init(Config::default()).is_ok() {
             self.uart = Some(uart);
         }
@@ -103,7 +109,10 @@ impl Serial {
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.iter().take_while(|byte| self.send.push(**byte)).count();
+        let taken = bytes
+            .iter()
+            .take_while(|byte| self.send.push(**byte))
+            .count();
         self.waiting_for_room = taken < bytes.len();
         self.pump();
         taken
@@ -154,10 +163,6 @@ impl Serial {
             self.write(text.as_bytes());
         }
         news
-    }
-
-    pub(super) fn input_pending(&self) -> bool {
-        self.receive.length > 0
     }
 
     pub(super) fn read(&mut self, out: &mut [u8]) -> usize {

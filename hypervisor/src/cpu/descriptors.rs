@@ -26,32 +26,42 @@ static IDT: Once<InterruptDescriptorTable> = Once::new();
 
 fn build_idt() -> InterruptDescriptorTable {
     let mut idt = InterruptDescriptorTable::new();
-    // SAFETY (all of this function): each stub saves every register, hands over to
+    // SAFETY: each stub saves every register, hands over to
     // `vectors::interrupt_entry` and returns with IRETQ, popping the error code where the CPU
     // pushes one; the IST indices are those of the TSS below.
     unsafe {
         idt.divide_error.set_handler_addr(stub_address(0));
         idt.debug.set_handler_addr(stub_address(1));
-        idt.non_maskable_interrupt.set_handler_addr(stub_address(2)).set_stack_index(IST_NMI);
+        idt.non_maskable_interrupt
+            .set_handler_addr(stub_address(2))
+            .set_stack_index(IST_NMI);
         idt.breakpoint.set_handler_addr(stub_address(3));
         idt.overflow.set_handler_addr(stub_address(4));
         idt.bound_range_exceeded.set_handler_addr(stub_address(5));
         idt.invalid_opcode.set_handler_addr(stub_address(6));
         idt.device_not_available.set_handler_addr(stub_address(7));
-        idt.double_fault.set_handler_addr(stub_address(8)).set_stack_index(IST_DOUBLE_FAULT);
+        idt.double_fault
+            .set_handler_addr(stub_address(8))
+            .set_stack_index(IST_DOUBLE_FAULT);
         idt.invalid_tss.set_handler_addr(stub_address(10));
         idt.segment_not_present.set_handler_addr(stub_address(11));
         idt.stack_segment_fault.set_handler_addr(stub_address(12));
-        idt.general_protection_fault.set_handler_addr(stub_address(13));
+        idt.general_protection_fault
+            .set_handler_addr(stub_address(13));
         idt.page_fault.set_handler_addr(stub_address(14));
         idt.x87_floating_point.set_handler_addr(stub_address(16));
         idt.alignment_check.set_handler_addr(stub_address(17));
-        idt.machine_check.set_handler_addr(stub_address(18)).set_stack_index(IST_MACHINE_CHECK);
+        idt.machine_check
+            .set_handler_addr(stub_address(18))
+            .set_stack_index(IST_MACHINE_CHECK);
         idt.simd_floating_point.set_handler_addr(stub_address(19));
         idt.virtualization.set_handler_addr(stub_address(20));
-        idt.cp_protection_exception.set_handler_addr(stub_address(21));
-        idt.hv_injection_exception.set_handler_addr(stub_address(28));
-        idt.vmm_communication_exception.set_handler_addr(stub_address(29));
+        idt.cp_protection_exception
+            .set_handler_addr(stub_address(21));
+        idt.hv_injection_exception
+            .set_handler_addr(stub_address(28));
+        idt.vmm_communication_exception
+            .set_handler_addr(stub_address(29));
         idt.security_exception.set_handler_addr(stub_address(30));
         for vector in 32..VECTOR_COUNT {
             idt[vector as u8].set_handler_addr(stub_address(vector));

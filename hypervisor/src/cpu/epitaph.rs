@@ -55,7 +55,10 @@ fn mnemonic(vector: u64) -> &'static str {
         "virtualization (#VE)",
         "control protection (#CP)",
     ];
-    NAMES.get(vector as usize).copied().unwrap_or("reserved exception")
+    NAMES
+        .get(vector as usize)
+        .copied()
+        .unwrap_or("reserved exception")
 }
 
 /// Announces the end once; a second failure while the first is reported only stops its CPU.
@@ -70,7 +73,10 @@ fn begin() {
 pub(super) fn exception(frame: &Frame) -> ! {
     begin();
     let cr2 = x86_64::registers::control::Cr2::read_raw();
-    let cr3 = x86_64::registers::control::Cr3::read_raw().0.start_address().as_u64();
+    let cr3 = x86_64::registers::control::Cr3::read_raw()
+        .0
+        .start_address()
+        .as_u64();
     last_words(format_args!(
         "\n(godwit) FATAL: {} in the hypervisor, error code {:#x}, CR2 {cr2:#x}, CR3 {cr3:#x}\n\
          (godwit)   at {}\n\
@@ -111,7 +117,9 @@ pub(crate) fn panicked(info: &PanicInfo<'_>) -> ! {
     begin();
     let rbp: u64;
     // SAFETY: only reads a register.
-    unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags))
+    };
     match info.location() {
         Some(location) => last_words(format_args!(
             "\n(godwit) FATAL: {} ({}:{})\n",
@@ -128,8 +136,9 @@ pub(crate) fn panicked(info: &PanicInfo<'_>) -> ! {
 fn backtrace(mut rbp: u64) {
     let borders = ImageBorders::here();
     for _ in 0..BACKTRACE_MAX {
-        let on_stack = rbp % 8 == 0
-            && ((borders.rodata_end..borders.end - 16).contains(&rbp) || (STACK_BASE..STACK_BASE + (1 << 40)).contains(&rbp));
+        let on_stack = rbp.is_multiple_of(8)
+            && ((borders.rodata_end..borders.end - 16).contains(&rbp)
+                || (STACK_BASE..STACK_BASE + (1 << 40)).contains(&rbp));
         if !on_stack {
             break;
         }
@@ -151,6 +160,8 @@ fn backtrace(mut rbp: u64) {
 
 fn end() -> ! {
     let cpu = apic::own_id();
-    last_words(format_args!("(godwit) CPU with APIC id {cpu} has stopped the host. Reset the machine.\n"));
+    last_words(format_args!(
+        "(godwit) CPU with APIC id {cpu} has stopped the host. Reset the machine.\n"
+    ));
     super::halt_for_ever()
 }

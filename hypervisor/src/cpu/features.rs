@@ -8,7 +8,12 @@ use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
     let basic = __cpuid_count(leaf & 0xf000_0000, 0).eax;
     if leaf > basic {
-        return core::arch::x86_64::CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+        return core::arch::x86_64::CpuidResult {
+            eax: 0,
+            ebx: 0,
+            ecx: 0,
+            edx: 0,
+        };
     }
     __cpuid_count(leaf, subleaf)
 }
@@ -60,7 +65,9 @@ pub(super) fn protect() {
                 | Cr0Flags::WRITE_PROTECT
                 | Cr0Flags::PAGING,
         );
-        Efer::update(|efer| *efer |= EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS);
+        Efer::update(|efer| {
+            *efer |= EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS
+        });
     }
 }
 
@@ -77,7 +84,10 @@ pub(crate) fn name() -> [u8; 48] {
     let mut raw = [0; 48];
     for (index, leaf) in (0x8000_0002..=0x8000_0004).enumerate() {
         let result = cpuid(leaf, 0);
-        for (word, value) in [result.eax, result.ebx, result.ecx, result.edx].into_iter().enumerate() {
+        for (word, value) in [result.eax, result.ebx, result.ecx, result.edx]
+            .into_iter()
+            .enumerate()
+        {
             raw[index * 16 + word * 4..][..4].copy_from_slice(&value.to_le_bytes());
         }
     }

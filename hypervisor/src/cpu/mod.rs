@@ -29,12 +29,12 @@ pub(crate) struct PerCpu {
     pub(crate) vcpu: AtomicU32,
     pub(crate) exits: AtomicU64,
     pub(crate) interrupts: AtomicU64,
-    pub(crate) idle_ns: AtomicU64,
     /// Another CPU wants this one to look at its run queue.
     pub(crate) kicked: AtomicBool,
 }
 
-static CPUS: [AtomicPtr<PerCpu>; CPUS_MAX] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CPUS_MAX];
+static CPUS: [AtomicPtr<PerCpu>; CPUS_MAX] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; CPUS_MAX];
 
 impl PerCpu {
     /// Adds one to a counter that only this CPU writes: no locked instruction needed.
@@ -83,7 +83,6 @@ pub(crate) fn install(index: u32, apic_id: u32) -> Result<(), OutOfMemory> {
         vcpu: AtomicU32::new(0),
         exits: AtomicU64::new(0),
         interrupts: AtomicU64::new(0),
-        idle_ns: AtomicU64::new(0),
         kicked: AtomicBool::new(false),
     }));
     let address = core::ptr::from_ref(block) as u64;

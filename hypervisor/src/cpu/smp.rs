@@ -116,7 +116,7 @@ pub(crate) fn start(apic_ids: impl Iterator<Item = u32>, entry: extern "C" fn(u6
     let page = frame.address().0;
     let start = (&raw const trampoline) as u64;
     let copy = direct_map(page);
-    // SAFETY (here and below): the page is ours and in the direct map; the code is shorter than a
+    // SAFETY: the page is ours and in the direct map; the code is shorter than a
     // page, the offsets lie inside it.
     unsafe {
         let length = (&raw const trampoline_end) as usize - start as usize;
@@ -129,7 +129,10 @@ pub(crate) fn start(apic_ids: impl Iterator<Item = u32>, entry: extern "C" fn(u6
         copy.add(ROOT).cast::<u64>().write(tables::root());
         copy.add(ENTRY).cast::<u64>().write(entry as usize as u64);
     }
-    assert!(tables::root() < 1 << 32, "the start-up code loads CR3 in 32-bit mode");
+    assert!(
+        tables::root() < 1 << 32,
+        "the start-up code loads CR3 in 32-bit mode"
+    );
     tables::map_trampoline(page);
     let mut index = 1;
     for apic_id in apic_ids {
@@ -140,7 +143,9 @@ pub(crate) fn start(apic_ids: impl Iterator<Item = u32>, entry: extern "C" fn(u6
         // SAFETY: as above; no other CPU is between its start-up IPI and `arrived`.
         unsafe {
             copy.add(STACK).cast::<u64>().write(stack);
-            copy.add(ARGUMENT).cast::<u64>().write(index | u64::from(apic_id) << 32);
+            copy.add(ARGUMENT)
+                .cast::<u64>()
+                .write(index | u64::from(apic_id) << 32);
         }
         if start_one(apic_id, page) {
             index += 1;

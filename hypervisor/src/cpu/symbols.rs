@@ -24,7 +24,7 @@ const STT_FUNC: u8 = 2;
 
 /// Takes the tables over. Their memory is never given to anybody else.
 pub(crate) fn init(table: Range, strings: Range) {
-    if table.start % 8 != 0 {
+    if !table.start.is_multiple_of(8) {
         return;
     }
     let symbols = map_firmware(table.start, table.bytes());
@@ -33,7 +33,10 @@ pub(crate) fn init(table: Range, strings: Range) {
     // writes to them; any bytes make valid `Symbol`s.
     let value = unsafe {
         (
-            core::slice::from_raw_parts(symbols.cast::<Symbol>(), table.bytes() as usize / size_of::<Symbol>()),
+            core::slice::from_raw_parts(
+                symbols.cast::<Symbol>(),
+                table.bytes() as usize / size_of::<Symbol>(),
+            ),
             core::slice::from_raw_parts(names.cast_const(), strings.bytes() as usize),
         )
     };

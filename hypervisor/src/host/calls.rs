@@ -4,8 +4,8 @@
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{
-    ABI_VERSION, CpuInfo, DomainId, EventSource, Handler, HostInfo, InterruptKind, PciAddress, Port, PowerAction,
-    Refusal, Status, VcpuIndex, field,
+    ABI_VERSION, CpuInfo, DomainId, EventSource, Handler, HostInfo, InterruptKind, PciAddress,
+    Port, PowerAction, Refusal, Status, VcpuIndex, field,
 };
 use godwit_vmm::nested::Wanted;
 use zerocopy::IntoBytes;
@@ -40,13 +40,21 @@ impl<B: Hosted> Caller<'_, B> {
         if length < bytes.len() as u64 {
             return Err(Status::BadArgument.into());
         }
-        self.domain.memory.write(address, bytes).then_some(()).ok_or(Status::BadAddress.into())
+        self.domain
+            .memory
+            .write(address, bytes)
+            .then_some(())
+            .ok_or(Status::BadAddress.into())
     }
 
     /// Refuses a buffer that is not wholly the caller's memory.
     fn check(&self, address: u64, length: u64, wanted: Wanted) -> Result<usize, Refusal> {
         let bytes = length.min(COPY_MAX) as usize;
-        self.domain.memory.check(address, bytes, wanted).then_some(bytes).ok_or(Status::BadAddress.into())
+        self.domain
+            .memory
+            .check(address, bytes, wanted)
+            .then_some(bytes)
+            .ok_or(Status::BadAddress.into())
     }
 
     /// Reads a stream into the caller's buffer piece by piece, as far as it gives.
@@ -74,7 +82,11 @@ impl<B: Hosted> Caller<'_, B> {
     }
 
     fn find(&self, id: DomainId) -> Result<alloc::sync::Arc<Domain<B>>, Refusal> {
-        self.host.domains.read().find(id).ok_or(Status::NoDomain.into())
+        self.host
+            .domains
+            .read()
+            .find(id)
+            .ok_or(Status::NoDomain.into())
     }
 }
 
@@ -94,7 +106,11 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         let mut done = 0;
         while done < bytes {
             let want = PIECE.min(bytes - done);
-            if !self.domain.memory.read(address + done as u64, &mut piece[..want]) {
+            if !self
+                .domain
+                .memory
+                .read(address + done as u64, &mut piece[..want])
+            {
                 return Err(Status::BadAddress.into());
             }
             let taken = console::write(&piece[..want]);
@@ -150,7 +166,9 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     }
 
     fn log_read(&mut self, offset: u64, address: u64, length: u64) -> Result<u64, Refusal> {
-        self.stream(address, length, |done, out| console::log_read(offset + done, out).map_err(|_| Status::NotFound))
+        self.stream(address, length, |done, out| {
+            console::log_read(offset + done, out).map_err(|_| Status::NotFound)
+        })
     }
 
     fn log_start(&mut self) -> Result<u64, Refusal> {
@@ -164,7 +182,13 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     fn cpu_info(&mut self, index: u32, address: u64, length: u64) -> Result<(), Refusal> {
         let block = cpu::by_index(index as usize).ok_or(Status::NotFound)?;
         let now_ns = clock::now_ns();
-        let idle_ns = self.host.scheduler.lock().dump_cpus(now_ns).nth(index as usize).map_or(0, |view| view.idle_ns);
+        let idle_ns = self
+            .host
+            .scheduler
+            .lock()
+            .dump_cpus(now_ns)
+            .nth(index as usize)
+            .map_or(0, |view| view.idle_ns);
         let info = CpuInfo {
             apic_id: block.apic_id,
             online: 1,
@@ -209,7 +233,12 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     }
 
     fn domain_at(&mut self, slot: u16) -> Result<DomainId, Refusal> {
-        self.host.domains.read().from(slot).map(|domain| domain.id).ok_or(Status::NotFound.into())
+        self.host
+            .domains
+            .read()
+            .from(slot)
+            .map(|domain| domain.id)
+            .ok_or(Status::NotFound.into())
     }
 
     fn domain_info(&mut self, domain: DomainId, address: u64, length: u64) -> Result<(), Refusal> {
@@ -217,13 +246,25 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         self.put(address, length, self.host.domain_info(&domain).as_bytes())
     }
 
-    fn vcpu_info(&mut self, domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> Result<(), Refusal> {
+    fn vcpu_info(
+        &mut self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
         let domain = self.find(domain)?;
         let info = self.host.vcpu_info(&domain, vcpu)?;
         self.put(address, length, info.as_bytes())
     }
 
-    fn vcpu_state_set(&mut self, domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> Result<(), Refusal> {
+    fn vcpu_state_set(
+        &mut self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
         let domain = self.find(domain)?;
         let mut bytes = [0; PIECE];
         let bytes = bytes.get_mut(..length as usize).ok_or(Status::BadRecord)?;
@@ -233,7 +274,13 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         Ok(self.host.set_vcpu_state(&domain, vcpu, bytes)?)
     }
 
-    fn vcpu_state_read(&mut self, domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> Result<u64, Refusal> {
+    fn vcpu_state_read(
+        &mut self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        address: u64,
+        length: u64,
+    ) -> Result<u64, Refusal> {
         let domain = self.find(domain)?;
         let mut bytes = [0; PIECE];
         let count = self.host.vcpu_state(&domain, vcpu, &mut bytes)?;
@@ -246,10 +293,18 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         if domain.is_control() {
             return Err(Status::BadArgument.into());
         }
-        Ok(domain.memory.populate(page, pages.min(POPULATE_PAGES_MAX))?)
+        Ok(domain
+            .memory
+            .populate(page, pages.min(POPULATE_PAGES_MAX))?)
     }
 
-    fn memory_write(&mut self, domain: DomainId, target: u64, address: u64, length: u64) -> Result<(), Refusal> {
+    fn memory_write(
+        &mut self,
+        domain: DomainId,
+        target: u64,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
         let domain = self.find(domain)?;
         if length > COPY_MAX {
             return Err(Status::BadArgument.into());
@@ -261,7 +316,13 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         copy(&self.domain.memory, address, &domain.memory, target, length)
     }
 
-    fn memory_read(&mut self, domain: DomainId, source: u64, address: u64, length: u64) -> Result<(), Refusal> {
+    fn memory_read(
+        &mut self,
+        domain: DomainId,
+        source: u64,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
         let domain = self.find(domain)?;
         if length > COPY_MAX {
             return Err(Status::BadArgument.into());
@@ -273,10 +334,18 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         copy(&domain.memory, source, &self.domain.memory, address, length)
     }
 
-    fn guest_console_read(&mut self, domain: DomainId, offset: u64, address: u64, length: u64) -> Result<u64, Refusal> {
+    fn guest_console_read(
+        &mut self,
+        domain: DomainId,
+        offset: u64,
+        address: u64,
+        length: u64,
+    ) -> Result<u64, Refusal> {
         let domain = self.find(domain)?;
         domain.console_told.store(false, Ordering::Release);
-        self.stream(address, length, |done, out| domain.read_console(offset + done, out))
+        self.stream(address, length, |done, out| {
+            domain.read_console(offset + done, out)
+        })
     }
 
     fn guest_console_start(&mut self, domain: DomainId) -> Result<u64, Refusal> {
@@ -284,17 +353,32 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     }
 
     fn pci_device(&mut self, index: u32, address: u64, length: u64) -> Result<(), Refusal> {
-        let device = self.host.devices.get(index as usize).ok_or(Status::NotFound)?;
+        let device = self
+            .host
+            .devices
+            .get(index as usize)
+            .ok_or(Status::NotFound)?;
         self.put(address, length, device.as_bytes())
     }
 
-    fn pci_config_read(&mut self, device: PciAddress, offset: u16, width: u8) -> Result<u32, Refusal> {
+    fn pci_config_read(
+        &mut self,
+        device: PciAddress,
+        offset: u16,
+        width: u8,
+    ) -> Result<u32, Refusal> {
         self.host.passed(device)?;
         config_access(offset, width)?;
         Ok(pci::read(device, offset, width))
     }
 
-    fn pci_config_write(&mut self, device: PciAddress, offset: u16, width: u8, value: u32) -> Result<(), Refusal> {
+    fn pci_config_write(
+        &mut self,
+        device: PciAddress,
+        offset: u16,
+        width: u8,
+        value: u32,
+    ) -> Result<(), Refusal> {
         self.host.passed(device)?;
         config_access(offset, width)?;
         if owned_by_hypervisor(device, offset, width) {
@@ -312,20 +396,34 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         Ok(self.host.unmask_interrupt(port)?)
     }
 
-    fn scheduler_set(&mut self, domain: DomainId, weight: u32, cap_percent: u32) -> Result<(), Refusal> {
+    fn scheduler_set(
+        &mut self,
+        domain: DomainId,
+        weight: u32,
+        cap_percent: u32,
+    ) -> Result<(), Refusal> {
         let domain = self.find(domain)?;
         Ok(self.host.set_shares(&domain, weight, cap_percent)?)
     }
 
     fn debug_key(&mut self, key: u8) -> Result<(), Refusal> {
-        if self.host.debug_key(key) { Ok(()) } else { Err(Status::BadArgument.into()) }
+        if self.host.debug_key(key) {
+            Ok(())
+        } else {
+            Err(Status::BadArgument.into())
+        }
     }
 }
 
 /// Widths and offsets configuration space knows.
 fn config_access(offset: u16, width: u8) -> Result<(), Refusal> {
-    let fits = matches!(width, 1 | 2 | 4) && offset % u16::from(width) == 0 && offset < 4096;
-    if fits { Ok(()) } else { Err(Status::BadArgument.into()) }
+    let fits =
+        matches!(width, 1 | 2 | 4) && offset.is_multiple_of(u16::from(width)) && offset < 4096;
+    if fits {
+        Ok(())
+    } else {
+        Err(Status::BadArgument.into())
+    }
 }
 
 /// BARs, ROM base, and the MSI and MSI-X capabilities: where a device appears and whom it
@@ -335,8 +433,12 @@ fn owned_by_hypervisor(device: PciAddress, offset: u16, width: u8) -> bool {
     const ROM: core::ops::Range<u16> = 0x30..0x34;
     let end = offset + u16::from(width);
     let touches = |range: &core::ops::Range<u16>| offset < range.end && range.start < end;
-    let capability = |id, bytes| pci::capability(device, id).is_some_and(|at| touches(&(at..at + bytes)));
-    touches(&BARS) || touches(&ROM) || capability(pci::CAPABILITY_MSI, 24) || capability(pci::CAPABILITY_MSIX, 12)
+    let capability =
+        |id, bytes| pci::capability(device, id).is_some_and(|at| touches(&(at..at + bytes)));
+    touches(&BARS)
+        || touches(&ROM)
+        || capability(pci::CAPABILITY_MSI, 24)
+        || capability(pci::CAPABILITY_MSIX, 12)
 }
 
 /// Copies between two domains' memories through a small buffer of our own.

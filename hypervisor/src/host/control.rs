@@ -7,13 +7,15 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{
-    Access, DomainConfig, DomainId, DomainInfo, DomainState, Refusal, Status, VcpuIndex, VcpuInfo, VcpuRunState, field,
-    text,
+    Access, DomainConfig, DomainId, DomainInfo, DomainState, Refusal, Status, VcpuIndex, VcpuInfo,
+    VcpuRunState, field, text,
 };
 use godwit_records::{Record, VcpuState};
 use godwit_vmm::lifecycle::{Event, Guest, Stage};
 use godwit_vmm::nested::PageSize;
-use godwit_vmm::sched::{CpuSet, DomainKind, SchedError, VcpuState as SchedState, WEIGHT_MAX, WEIGHT_MIN};
+use godwit_vmm::sched::{
+    CpuSet, DomainKind, SchedError, VcpuState as SchedState, WEIGHT_MAX, WEIGHT_MIN,
+};
 use zerocopy::FromBytes;
 
 use super::calls::Caller;
@@ -43,10 +45,17 @@ impl<B: Hosted> Caller<'_, B> {
 
 fn shape(config: &DomainConfig) -> Result<Shape, Status> {
     let name = text(&config.name);
-    let named = !name.is_empty() && name.len() < config.name.len() && !name.chars().any(char::is_control);
+    let named =
+        !name.is_empty() && name.len() < config.name.len() && !name.chars().any(char::is_control);
     let sized = (1..=PAGES_MAX).contains(&config.memory_pages_max);
     let weighted = (WEIGHT_MIN..=WEIGHT_MAX).contains(&config.weight);
-    if !named || !sized || !weighted || config.vcpus == 0 || config.flags != 0 || config.reserved != [0; 2] {
+    if !named
+        || !sized
+        || !weighted
+        || config.vcpus == 0
+        || config.flags != 0
+        || config.reserved != [0; 2]
+    {
         return Err(Status::BadArgument);
     }
     if config.vcpus > VCPUS_MAX {
@@ -66,7 +75,9 @@ fn shape(config: &DomainConfig) -> Result<Shape, Status> {
 fn refused(error: SchedError) -> Status {
     match error {
         SchedError::TooManyVcpus => Status::Full,
-        SchedError::WeightOutOfRange | SchedError::CapOutOfRange | SchedError::EmptyAffinity => Status::BadArgument,
+        SchedError::WeightOutOfRange | SchedError::CapOutOfRange | SchedError::EmptyAffinity => {
+            Status::BadArgument
+        }
         SchedError::ControlDomainUncapped => Status::NotSupported,
         SchedError::DomainExists
         | SchedError::UnknownDomain
@@ -93,7 +104,9 @@ impl<B: Hosted> Host<B> {
     pub(super) fn create_domain(&self, config: &DomainConfig) -> Result<DomainId, Status> {
         let shape = shape(config)?;
         let mut domains = self.domains.write();
-        let clash = domains.iter().any(|domain| domain.shape.name == shape.name || domain.shape.uuid == shape.uuid);
+        let clash = domains
+            .iter()
+            .any(|domain| domain.shape.name == shape.name || domain.shape.uuid == shape.uuid);
         if clash {
             return Err(Status::Exists);
         }
@@ -104,7 +117,12 @@ impl<B: Hosted> Host<B> {
     }
 
     /// Makes a domain with its vCPUs, held back, or nothing at all.
-    pub(super) fn assemble(&self, id: DomainId, shape: Shape, kind: DomainKind) -> Result<Arc<Domain<B>>, Status> {
+    pub(super) fn assemble(
+        &self,
+        id: DomainId,
+        shape: Shape,
+        kind: DomainKind,
+    ) -> Result<Arc<Domain<B>>, Status> {
         let (weight, cap, vcpus) = (shape.weight, shape.cap_percent, shape.vcpus);
         let domain = Domain::new(id, shape, self.largest_page()).map_err(|_| Status::NoMemory)?;
         let domain = Arc::new(domain);
@@ -112,10 +130,16 @@ impl<B: Hosted> Host<B> {
         let added = self.scheduler.lock().add_domain(id, kind, weight, now);
         let result = added.map_err(refused).and_then(|()| {
             if cap != 0 {
-                let kicks = self.scheduler.lock().set_cap(id, cap, now).map_err(refused)?;
+                let kicks = self
+                    .scheduler
+                    .lock()
+                    .set_cap(id, cap, now)
+                    .map_err(refused)?;
                 self.kick(kicks);
             }
-            let slots = (0..vcpus).map(|index| self.add_vcpu(&domain, VcpuIndex(index))).collect::<Result<Vec<_>, _>>()?;
+            let slots = (0..vcpus)
+                .map(|index| self.add_vcpu(&domain, VcpuIndex(index)))
+                .collect::<Result<Vec<_>, _>>()?;
             domain.vcpus.call_once(|| slots);
             Ok(())
         });
@@ -129,10 +153,16 @@ impl<B: Hosted> Host<B> {
         }
     }
 
-    fn add_vcpu(&self, domain: &Arc<Domain<B>>, index: VcpuIndex) -> Result<Arc<VcpuSlot<B>>, Status> {
+    fn add_vcpu(
+        &self,
+        domain: &Arc<Domain<B>>,
+        index: VcpuIndex,
+    ) -> Result<Arc<VcpuSlot<B>>, Status> {
         let key = {
             let mut scheduler = self.scheduler.lock();
-            let key = scheduler.add(domain.id, index, CpuSet::ALL).map_err(refused)?;
+            let key = scheduler
+                .add(domain.id, index, CpuSet::ALL)
+                .map_err(refused)?;
             // Held until the domain is built and unpaused; awake, so that it runs then.
             scheduler.pause(key).map_err(refused)?;
             let kick = scheduler.wake(key, clock::now_ns());
@@ -157,7 +187,10 @@ impl<B: Hosted> Host<B> {
             if let Some(slot) = entry.take_if(|slot| slot.domain.id == domain.id) {
                 self.sleepers.lock().retain(|(_, key)| *key != slot.key);
                 let removed = scheduler.remove(slot.key);
-                assert!(removed.is_ok(), "a vCPU that is off its CPU cannot be removed: {removed:?}");
+                assert!(
+                    removed.is_ok(),
+                    "a vCPU that is off its CPU cannot be removed: {removed:?}"
+                );
             }
         }
         let removed = scheduler.remove_domain(domain.id);
@@ -204,7 +237,11 @@ impl<B: Hosted> Host<B> {
 
     pub(super) fn unpause_domain(&self, domain: &Domain<B>) -> Result<(), Status> {
         let building = domain.life.lock().stage() == Stage::Building;
-        let event = if building { Event::Built } else { Event::Unpause };
+        let event = if building {
+            Event::Built
+        } else {
+            Event::Unpause
+        };
         if !self.step_life(domain, event) {
             return Err(Status::BadState);
         }
@@ -212,7 +249,12 @@ impl<B: Hosted> Host<B> {
         Ok(())
     }
 
-    pub(super) fn set_shares(&self, domain: &Domain<B>, weight: u32, cap_percent: u32) -> Result<(), Status> {
+    pub(super) fn set_shares(
+        &self,
+        domain: &Domain<B>,
+        weight: u32,
+        cap_percent: u32,
+    ) -> Result<(), Status> {
         let kicks = {
             let mut scheduler = self.scheduler.lock();
             if cap_percent != 0 && domain.is_control() {
@@ -221,7 +263,9 @@ impl<B: Hosted> Host<B> {
             scheduler.set_weight(domain.id, weight).map_err(refused)?;
             match domain.is_control() {
                 true => CpuSet::EMPTY,
-                false => scheduler.set_cap(domain.id, cap_percent, clock::now_ns()).map_err(refused)?,
+                false => scheduler
+                    .set_cap(domain.id, cap_percent, clock::now_ns())
+                    .map_err(refused)?,
             }
         };
         self.kick(kicks);
@@ -231,8 +275,15 @@ impl<B: Hosted> Host<B> {
     }
 
     /// A vCPU that is held back, for reading or writing its registers.
-    fn held_vcpu(&self, domain: &Arc<Domain<B>>, index: VcpuIndex) -> Result<Arc<VcpuSlot<B>>, Status> {
-        let slot = domain.vcpus().get(usize::from(index.0)).ok_or(Status::NoVcpu)?;
+    fn held_vcpu(
+        &self,
+        domain: &Arc<Domain<B>>,
+        index: VcpuIndex,
+    ) -> Result<Arc<VcpuSlot<B>>, Status> {
+        let slot = domain
+            .vcpus()
+            .get(usize::from(index.0))
+            .ok_or(Status::NoVcpu)?;
         if domain.life.lock().may_run() {
             return Err(Status::BadState);
         }
@@ -240,15 +291,22 @@ impl<B: Hosted> Host<B> {
         Ok(slot.clone())
     }
 
-    pub(super) fn set_vcpu_state(&self, domain: &Arc<Domain<B>>, index: VcpuIndex, bytes: &[u8]) -> Result<(), Status> {
+    pub(super) fn set_vcpu_state(
+        &self,
+        domain: &Arc<Domain<B>>,
+        index: VcpuIndex,
+        bytes: &[u8],
+    ) -> Result<(), Status> {
         let state = VcpuState::decode(bytes).map_err(|error| {
             log::warn!("vCPU record refused: {error:?}");
             Status::BadRecord
         })?;
-        state.check(features::physical_address_bits()).map_err(|error| {
-            log::warn!("vCPU state refused: {}: {}", error.field, error.why);
-            Status::BadRecord
-        })?;
+        state
+            .check(features::physical_address_bits())
+            .map_err(|error| {
+                log::warn!("vCPU state refused: {}: {}", error.field, error.why);
+                Status::BadRecord
+            })?;
         if domain.policy.xcr0_allowed() != 0 && !domain.policy.xcr0_valid(state.xcr0) {
             return Err(Status::BadRecord);
         }
@@ -268,7 +326,9 @@ impl<B: Hosted> Host<B> {
         let slot = self.held_vcpu(domain, index)?;
         let mut errand = self.errand.lock();
         match core::mem::replace(&mut *errand, Errand::None) {
-            Errand::Saved(key, state) if key == slot.key => state.encode(out).map_err(|_| Status::BadRecord.into()),
+            Errand::Saved(key, state) if key == slot.key => {
+                state.encode(out).map_err(|_| Status::BadRecord.into())
+            }
             Errand::None | Errand::Saved(..) | Errand::Save(_) => {
                 *errand = Errand::Save(slot);
                 Err(Refusal::Block)
@@ -325,20 +385,40 @@ impl<B: Hosted> Host<B> {
         }
     }
 
-    pub(super) fn vcpu_info(&self, domain: &Domain<B>, index: VcpuIndex) -> Result<VcpuInfo, Status> {
-        let vcpu = domain.vcpus().get(usize::from(index.0)).ok_or(Status::NoVcpu)?;
-        let view = self.scheduler.lock().vcpu_view(vcpu.key, clock::now_ns()).ok_or(Status::NoVcpu)?;
-        let ended = matches!(domain.life.lock().stage(), Stage::Alive(Guest::ShutDown(_) | Guest::Crashed));
+    pub(super) fn vcpu_info(
+        &self,
+        domain: &Domain<B>,
+        index: VcpuIndex,
+    ) -> Result<VcpuInfo, Status> {
+        let vcpu = domain
+            .vcpus()
+            .get(usize::from(index.0))
+            .ok_or(Status::NoVcpu)?;
+        let view = self
+            .scheduler
+            .lock()
+            .vcpu_view(vcpu.key, clock::now_ns())
+            .ok_or(Status::NoVcpu)?;
+        let ended = matches!(
+            domain.life.lock().stage(),
+            Stage::Alive(Guest::ShutDown(_) | Guest::Crashed)
+        );
         let state = match view.state {
             _ if ended => VcpuRunState::Ended,
             SchedState::Running(_) => VcpuRunState::Running,
-            SchedState::Leaving(_) | SchedState::Queued(_) | SchedState::Capped => VcpuRunState::Runnable,
+            SchedState::Leaving(_) | SchedState::Queued(_) | SchedState::Capped => {
+                VcpuRunState::Runnable
+            }
             SchedState::Blocked => VcpuRunState::Blocked,
             SchedState::Paused => VcpuRunState::Paused,
         };
         Ok(VcpuInfo {
             state: state as u32,
-            cpu: if view.ran_ns == 0 { u32::MAX } else { view.last_cpu.0.into() },
+            cpu: if view.ran_ns == 0 {
+                u32::MAX
+            } else {
+                view.last_cpu.0.into()
+            },
             cpu_ns: view.ran_ns,
             exits: vcpu.exits.load(Ordering::Relaxed),
             affinity: view.affinity.0,

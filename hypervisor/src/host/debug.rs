@@ -88,7 +88,11 @@ impl<B: Hosted> Host<B> {
                     vcpu.index.0,
                     vcpu.exits.load(Ordering::Relaxed),
                     vcpu.last_rip.load(Ordering::Relaxed),
-                    if vcpu.state.is_locked() { ", on a CPU" } else { "" }
+                    if vcpu.state.is_locked() {
+                        ", on a CPU"
+                    } else {
+                        ""
+                    }
                 );
             }
         }
@@ -98,7 +102,13 @@ impl<B: Hosted> Host<B> {
         let now = clock::now_ns();
         let scheduler = self.scheduler.lock().clone();
         for view in scheduler.dump_cpus(now) {
-            log::info!("CPU {}: runs {:?}, {} waiting, idle {} ms", view.cpu.0, view.current, view.waiting, view.idle_ns / 1_000_000);
+            log::info!(
+                "CPU {}: runs {:?}, {} waiting, idle {} ms",
+                view.cpu.0,
+                view.current,
+                view.waiting,
+                view.idle_ns / 1_000_000
+            );
         }
         for view in scheduler.dump(now) {
             log::info!(
@@ -123,7 +133,12 @@ impl<B: Hosted> Host<B> {
             memory::boot_bytes() >> 10
         );
         for domain in self.domains.read().iter() {
-            log::info!("  domain {}: {} KiB, tables {} KiB", domain.id, domain.memory.pages() * 4, domain.memory.table_pages() * 4);
+            log::info!(
+                "  domain {}: {} KiB, tables {} KiB",
+                domain.id,
+                domain.memory.pages() * 4,
+                domain.memory.table_pages() * 4
+            );
         }
     }
 

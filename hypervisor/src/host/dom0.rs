@@ -8,7 +8,8 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{
-    Access as CallAccess, DomainId, MODULES_MAX, Module, START_MAGIC, START_STACK_BYTES, StartInfo, Status, VcpuIndex,
+    Access as CallAccess, DomainId, MODULES_MAX, Module, START_MAGIC, START_STACK_BYTES, StartInfo,
+    Status, VcpuIndex,
 };
 use godwit_records::{Activity, Segment, VcpuState};
 use godwit_vmm::frames::{Frame, FrameError, Owner};
@@ -99,8 +100,16 @@ fn module_bytes(module: &BootModule) -> &'static [u8] {
 }
 
 /// Builds dom0 and lets it run.
-pub(crate) fn create<B: Hosted>(host: &'static Host<B>, info: &BootInfo, options: &Options) -> Result<(), Dom0Error> {
-    let module = info.modules.iter().find(|module| module.name() == "dom0").ok_or(Dom0Error::NoModule)?;
+pub(crate) fn create<B: Hosted>(
+    host: &'static Host<B>,
+    info: &BootInfo,
+    options: &Options,
+) -> Result<(), Dom0Error> {
+    let module = info
+        .modules
+        .iter()
+        .find(|module| module.name() == "dom0")
+        .ok_or(Dom0Error::NoModule)?;
     let image = image::parse(module_bytes(module)).map_err(Dom0Error::Image)?;
     let bytes = options.dom0_mib << 20;
     let shape = Shape {
@@ -112,10 +121,18 @@ pub(crate) fn create<B: Hosted>(host: &'static Host<B>, info: &BootInfo, options
         cap_percent: 0,
         access: CallAccess::Control,
     };
-    let domain = host.assemble(DomainId::CONTROL, shape, DomainKind::Control).map_err(Dom0Error::Refused)?;
+    let domain = host
+        .assemble(DomainId::CONTROL, shape, DomainKind::Control)
+        .map_err(Dom0Error::Refused)?;
     let memory = allocate(domain.memory.owner(), bytes)?;
-    let mut layout = Layout { next: memory.start, end: memory.end - TABLES_BYTES };
-    let mut tables = Identity::new(Range { start: layout.end, end: memory.end });
+    let mut layout = Layout {
+        next: memory.start,
+        end: memory.end - TABLES_BYTES,
+    };
+    let mut tables = Identity::new(Range {
+        start: layout.end,
+        end: memory.end,
+    });
     let base = layout.take(image.bytes)?;
     load(&image, base)?;
     map_image(&image, base, &mut tables);
@@ -153,9 +170,13 @@ pub(crate) fn create<B: Hosted>(host: &'static Host<B>, info: &BootInfo, options
 fn allocate(owner: Owner, bytes: u64) -> Result<Range, Dom0Error> {
     const FOUR_GIB: Frame = Frame(1 << 20);
     let pages = (bytes / 4096).next_multiple_of(1 << ALIGNMENT_ORDER);
-    let frame = with_frames(|frames| frames.allocate_run(pages, ALIGNMENT_ORDER, FOUR_GIB, owner)).map_err(Dom0Error::Memory)?;
+    let frame = with_frames(|frames| frames.allocate_run(pages, ALIGNMENT_ORDER, FOUR_GIB, owner))
+        .map_err(Dom0Error::Memory)?;
     let start = frame.address().0;
-    Ok(Range { start, end: start + bytes })
+    Ok(Range {
+        start,
+        end: start + bytes,
+    })
 }
 
 fn load(image: &Image<'_>, base: u64) -> Result<(), Dom0Error> {
@@ -164,10 +185,18 @@ fn load(image: &Image<'_>, base: u64) -> Result<(), Dom0Error> {
         put(base + segment.address, contents);
         let rest = segment.bytes - contents.len() as u64;
         // SAFETY: the tail of the segment lies in dom0's block: `Layout::take` made room for it.
-        unsafe { core::ptr::write_bytes(direct_map(base + segment.address + contents.len() as u64), 0, rest as usize) };
+        unsafe {
+            core::ptr::write_bytes(
+                direct_map(base + segment.address + contents.len() as u64),
+                0,
+                rest as usize,
+            )
+        };
     }
     image
-        .relocate(base, |offset, value| put(base + offset, &value.to_le_bytes()))
+        .relocate(base, |offset, value| {
+            put(base + offset, &value.to_le_bytes())
+        })
         .map_err(Dom0Error::Image)
 }
 
@@ -183,10 +212,25 @@ fn map_image(image: &Image<'_>, base: u64, tables: &mut Identity) {
 }
 
 /// Copies command line and modules in.
-fn start_info<B: Hosted>(info: &BootInfo, own: &BootModule, memory: Range, layout: &mut Layout) -> Result<StartInfo, Dom0Error> {
-    let mut modules = [Module { address: 0, bytes: 0, string_address: 0, string_bytes: 0 }; MODULES_MAX];
+fn start_info<B: Hosted>(
+    info: &BootInfo,
+    own: &BootModule,
+    memory: Range,
+    layout: &mut Layout,
+) -> Result<StartInfo, Dom0Error> {
+    let mut modules = [Module {
+        address: 0,
+        bytes: 0,
+        string_address: 0,
+        string_bytes: 0,
+    }; MODULES_MAX];
     let mut count = 0;
-    for module in info.modules.iter().filter(|module| module.range != own.range).take(MODULES_MAX) {
+    for module in info
+        .modules
+        .iter()
+        .filter(|module| module.range != own.range)
+        .take(MODULES_MAX)
+    {
         let contents = module_bytes(module);
         modules[count] = Module {
             address: layout.place(contents)?,
@@ -196,7 +240,12 @@ fn start_info<B: Hosted>(info: &BootInfo, own: &BootModule, memory: Range, layou
         };
         count += 1;
     }
-    let arguments = own.string.trim_start().strip_prefix("dom0").unwrap_or("").trim();
+    let arguments = own
+        .string
+        .trim_start()
+        .strip_prefix("dom0")
+        .unwrap_or("")
+        .trim();
     Ok(StartInfo {
         magic: START_MAGIC,
         abi_version: godwit_abi::ABI_VERSION,
@@ -221,15 +270,28 @@ fn start_info<B: Hosted>(info: &BootInfo, own: &BootModule, memory: Range, layou
 /// Maps the registers of dom0's devices: uncached in the nested tables, which decide the type.
 /// Without an IOMMU dom0 is trusted not to misuse their DMA; with one, this is where its domain
 /// would be set up.
-fn pass_devices<B: Hosted>(host: &Host<B>, domain: &Domain<B>, tables: &mut Identity) -> Result<(), Dom0Error> {
+fn pass_devices<B: Hosted>(
+    host: &Host<B>,
+    domain: &Domain<B>,
+    tables: &mut Identity,
+) -> Result<(), Dom0Error> {
     let data = Flags::PRESENT | Flags::WRITABLE | Flags::NO_EXECUTE;
     for device in &host.devices {
-        for bar in device.bars.iter().filter(|bar| !bar.is_port() && bar.bytes() != 0 && bar.address != 0) {
+        for bar in device
+            .bars
+            .iter()
+            .filter(|bar| !bar.is_port() && bar.bytes() != 0 && bar.address != 0)
+        {
             let start = bar.address & !4095;
             let end = (bar.address + bar.bytes()).next_multiple_of(4096);
             // Two small BARs may share a page.
             for page in (start..end).step_by(4096) {
-                match domain.memory.map_identity(page, 4096, Access::READ_WRITE, MemoryType::Uncacheable) {
+                match domain.memory.map_identity(
+                    page,
+                    4096,
+                    Access::READ_WRITE,
+                    MemoryType::Uncacheable,
+                ) {
                     Ok(()) | Err(NestedError::Overlap) => {}
                     Err(error) => return Err(Dom0Error::Nested(error)),
                 }
@@ -252,7 +314,7 @@ fn entry_state(root: u64, entry: u64, start: u64, stack_top: u64) -> VcpuState {
     state.cr4 = CR4;
     state.efer = EFER;
     state.cs = Segment::new(8, 0, u32::MAX, 0xa09b);
-    (state.ds, state.es, state.ss, state.fs, state.gs) = (data.clone(), data.clone(), data.clone(), data.clone(), data);
+    (state.ds, state.es, state.ss, state.fs, state.gs) = (data, data, data, data, data);
     state.rip = entry;
     state.gprs = [0; 16];
     // As after a call: RSP + 8 is a multiple of 16.

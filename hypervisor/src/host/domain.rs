@@ -8,10 +8,10 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use godwit_abi::{Access, DomainId, ShutdownReason, Status, VcpuIndex};
 use godwit_records::VcpuState as VcpuRecord;
 use godwit_vmm::cpuid::{Leaf, Policy};
+use godwit_vmm::devices::TscRate;
 use godwit_vmm::devices::debug_console::Cursor;
 use godwit_vmm::devices::lapic::Lapic;
 use godwit_vmm::devices::ports::Platform;
-use godwit_vmm::devices::TscRate;
 use godwit_vmm::lifecycle::Life;
 use godwit_vmm::sched::VcpuKey;
 use godwit_vmm::vcpu::{Ending, Vcpu};
@@ -78,7 +78,12 @@ pub(super) struct VcpuState<B: Hosted> {
 /// What the host's CPUs answer, as the policy's input.
 fn host_leaf(leaf: u32, subleaf: u32) -> Leaf {
     let result = cpuid(leaf, subleaf);
-    Leaf { eax: result.eax, ebx: result.ebx, ecx: result.ecx, edx: result.edx }
+    Leaf {
+        eax: result.eax,
+        ebx: result.ebx,
+        ecx: result.ecx,
+        edx: result.edx,
+    }
 }
 
 /// The guests' TSC runs at the host's rate.
@@ -87,7 +92,11 @@ pub(super) fn tsc_rate() -> TscRate {
 }
 
 impl<B: Hosted> Domain<B> {
-    pub(super) fn new(id: DomainId, shape: Shape, largest: godwit_vmm::nested::PageSize) -> Result<Self, OutOfMemory> {
+    pub(super) fn new(
+        id: DomainId,
+        shape: Shape,
+        largest: godwit_vmm::nested::PageSize,
+    ) -> Result<Self, OutOfMemory> {
         Ok(Self {
             id,
             memory: DomainMemory::new(id, shape.pages_max, largest)?,
@@ -144,13 +153,24 @@ impl<B: Hosted> Domain<B> {
 
     /// Why it ended, in the interface's terms.
     pub(super) fn reason(&self) -> (ShutdownReason, u64) {
-        self.ending.lock().map_or((ShutdownReason::None, 0), |ending| (ending.reason, ending.detail))
+        self.ending
+            .lock()
+            .map_or((ShutdownReason::None, 0), |ending| {
+                (ending.reason, ending.detail)
+            })
     }
 }
 
 impl<B: Hosted> VcpuSlot<B> {
-    pub(super) fn new(domain: &Arc<Domain<B>>, index: VcpuIndex, key: VcpuKey) -> Result<Self, OutOfMemory> {
-        let setup = VcpuSetup { nested_root: domain.memory.root(), tag: key.slot() + 1 };
+    pub(super) fn new(
+        domain: &Arc<Domain<B>>,
+        index: VcpuIndex,
+        key: VcpuKey,
+    ) -> Result<Self, OutOfMemory> {
+        let setup = VcpuSetup {
+            nested_root: domain.memory.root(),
+            tag: key.slot() + 1,
+        };
         let hardware = B::create(&setup)?;
         let lapic = Lapic::new(index.0.into(), index.0 == 0, tsc_rate());
         // Guest time begins at the domain's creation.
@@ -173,6 +193,7 @@ impl<B: Hosted> VcpuSlot<B> {
     }
 
     pub(super) fn count_exit(&self) {
-        self.exits.store(self.exits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.exits
+            .store(self.exits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }

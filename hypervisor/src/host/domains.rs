@@ -45,10 +45,16 @@ impl<B: Hosted> Domains<B> {
     pub(super) fn insert(&mut self, domain: Arc<Domain<B>>) {
         let index = usize::from(domain.id.slot());
         if index == self.slots.len() {
-            self.slots.push(Slot { generation: 0, domain: None });
+            self.slots.push(Slot {
+                generation: 0,
+                domain: None,
+            });
         }
         let slot = &mut self.slots[index];
-        assert!(slot.domain.is_none() && slot.generation == domain.id.generation(), "slot {index} is taken");
+        assert!(
+            slot.domain.is_none() && slot.generation == domain.id.generation(),
+            "slot {index} is taken"
+        );
         slot.domain = Some(domain);
     }
 
@@ -64,12 +70,19 @@ impl<B: Hosted> Domains<B> {
 
     pub(super) fn find(&self, id: DomainId) -> Option<Arc<Domain<B>>> {
         let slot = self.slots.get(usize::from(id.slot()))?;
-        if slot.generation == id.generation() { slot.domain.clone() } else { None }
+        if slot.generation == id.generation() {
+            slot.domain.clone()
+        } else {
+            None
+        }
     }
 
     /// The first domain in a slot from `slot` on.
     pub(super) fn from(&self, slot: u16) -> Option<Arc<Domain<B>>> {
-        self.slots.get(usize::from(slot)..)?.iter().find_map(|slot| slot.domain.clone())
+        self.slots
+            .get(usize::from(slot)..)?
+            .iter()
+            .find_map(|slot| slot.domain.clone())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Domain<B>>> {

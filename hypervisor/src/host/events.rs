@@ -24,14 +24,21 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn new() -> Self {
-        Self { sources: [None; PORTS_MAX], pending: [0; WORDS] }
+        Self {
+            sources: [None; PORTS_MAX],
+            pending: [0; WORDS],
+        }
     }
 
     pub(super) fn bind(&mut self, source: Source) -> Result<Port, Status> {
         if self.sources.contains(&Some(source)) {
             return Err(Status::Exists);
         }
-        let free = self.sources.iter().position(Option::is_none).ok_or(Status::Full)?;
+        let free = self
+            .sources
+            .iter()
+            .position(Option::is_none)
+            .ok_or(Status::Full)?;
         self.sources[free] = Some(source);
         // The source may have had something before anybody listened: the first look is for free.
         self.pending[free / 64] |= 1 << (free % 64);
@@ -80,7 +87,10 @@ impl<B: Hosted> Host<B> {
 
     pub(super) fn raise_source(&self, source: Source) {
         if self.events.lock().raise(source)
-            && let Some(vcpu) = self.control.get().and_then(|control| control.vcpus().first())
+            && let Some(vcpu) = self
+                .control
+                .get()
+                .and_then(|control| control.vcpus().first())
         {
             self.wake(vcpu.key);
         }

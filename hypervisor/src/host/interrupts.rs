@@ -33,29 +33,50 @@ pub(super) struct Interrupts {
 
 impl Interrupts {
     pub(super) fn new() -> Self {
-        Self { bound: [None; VECTORS] }
+        Self {
+            bound: [None; VECTORS],
+        }
     }
 
     fn of(&self, vector: u8) -> Option<Bound> {
-        *self.bound.get(usize::from(vector.checked_sub(DEVICE_FIRST)?))?
+        *self
+            .bound
+            .get(usize::from(vector.checked_sub(DEVICE_FIRST)?))?
     }
 }
 
 impl<B: Hosted> Host<B> {
     /// Gives an interrupt of a function a vector and an event port, and switches it on.
-    pub(super) fn bind_interrupt(&self, device: PciAddress, kind: InterruptKind) -> Result<Port, Status> {
+    pub(super) fn bind_interrupt(
+        &self,
+        device: PciAddress,
+        kind: InterruptKind,
+    ) -> Result<Port, Status> {
         self.passed(device)?;
         let mut interrupts = self.interrupts.lock();
-        if interrupts.bound.iter().flatten().any(|bound| bound.device == device && bound.kind == kind) {
+        if interrupts
+            .bound
+            .iter()
+            .flatten()
+            .any(|bound| bound.device == device && bound.kind == kind)
+        {
             return Err(Status::Exists);
         }
-        let free = interrupts.bound.iter().position(Option::is_none).ok_or(Status::Full)?;
+        let free = interrupts
+            .bound
+            .iter()
+            .position(Option::is_none)
+            .ok_or(Status::Full)?;
         let vector = DEVICE_FIRST + free as u8;
         let line = match kind {
             InterruptKind::Line => {
                 let irq = pci::read(device, pci::INTERRUPT_LINE, 1) as u8;
                 let line = ioapic::pci_line(irq);
-                let shared = interrupts.bound.iter().flatten().any(|bound| bound.line == Some(line));
+                let shared = interrupts
+                    .bound
+                    .iter()
+                    .flatten()
+                    .any(|bound| bound.line == Some(line));
                 if shared {
                     // Two devices on one pin would need one event for both.
                     return Err(Status::Busy);
@@ -112,7 +133,12 @@ impl<B: Hosted> Host<B> {
             return None;
         }
         let table = pci::read(device, at + 4, 4);
-        let bar = self.devices.iter().find(|passed| passed.address == device.0)?.bars.get(table as usize & 7)?;
+        let bar = self
+            .devices
+            .iter()
+            .find(|passed| passed.address == device.0)?
+            .bars
+            .get(table as usize & 7)?;
         let offset = u64::from(table & !7) + u64::from(entry) * 16;
         if bar.is_port() || offset + 16 > bar.bytes() {
             return None;
@@ -150,7 +176,12 @@ impl<B: Hosted> Host<B> {
         let Some(Source::Interrupt(vector)) = self.events.lock().source(port) else {
             return Err(Status::NotFound);
         };
-        if let Some(line) = self.interrupts.lock().of(vector).and_then(|bound| bound.line) {
+        if let Some(line) = self
+            .interrupts
+            .lock()
+            .of(vector)
+            .and_then(|bound| bound.line)
+        {
             ioapic::set_masked(line, false);
         }
         Ok(())
@@ -166,8 +197,12 @@ impl<B: Hosted> Host<B> {
                     ioapic::set_masked(line, true);
                 }
             }
-            InterruptKind::Msi => self.capability_off(bound.device, pci::CAPABILITY_MSI, MSI_ENABLE),
-            InterruptKind::MsiX(_) => self.capability_off(bound.device, pci::CAPABILITY_MSIX, MSIX_ENABLE),
+            InterruptKind::Msi => {
+                self.capability_off(bound.device, pci::CAPABILITY_MSI, MSI_ENABLE)
+            }
+            InterruptKind::MsiX(_) => {
+                self.capability_off(bound.device, pci::CAPABILITY_MSIX, MSIX_ENABLE)
+            }
         }
     }
 

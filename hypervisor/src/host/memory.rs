@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use godwit_abi::{DomainId, Status};
 use godwit_vmm::frames::{Frame, HostPhysical, ORDER_2M, Owner, Zone};
 use godwit_vmm::nested::{
-    Access, Cursor, Flush, Format, GuestPhysical, MemoryType, Method, NestedError, NestedTables, PageSize, TableMemory,
-    Wanted,
+    Access, Cursor, Flush, Format, GuestPhysical, MemoryType, Method, NestedError, NestedTables,
+    PageSize, TableMemory, Wanted,
 };
 use spin::mutex::TicketMutex;
 
@@ -41,8 +41,16 @@ impl TableMemory for Tables {
         Self::entry(table, index).store(entry, Ordering::Release);
     }
 
-    fn compare_exchange(&mut self, table: Frame, index: usize, current: u64, new: u64) -> Result<(), u64> {
-        Self::entry(table, index).compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).map(|_| ())
+    fn compare_exchange(
+        &mut self,
+        table: Frame,
+        index: usize,
+        current: u64,
+        new: u64,
+    ) -> Result<(), u64> {
+        Self::entry(table, index)
+            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed)
+            .map(|_| ())
     }
 
     fn allocate_table(&mut self) -> Option<Frame> {
@@ -77,8 +85,13 @@ pub(super) struct DomainMemory<F: Format> {
 }
 
 impl<F: Format> DomainMemory<F> {
-    pub(super) fn new(domain: DomainId, pages_max: u64, largest: PageSize) -> Result<Self, OutOfMemory> {
-        let tables = NestedTables::new(&mut Tables, largest, Method::WriteProtect).map_err(|_| OutOfMemory)?;
+    pub(super) fn new(
+        domain: DomainId,
+        pages_max: u64,
+        largest: PageSize,
+    ) -> Result<Self, OutOfMemory> {
+        let tables = NestedTables::new(&mut Tables, largest, Method::WriteProtect)
+            .map_err(|_| OutOfMemory)?;
         Ok(Self {
             root: tables.root().address().0,
             inner: TicketMutex::new(Some(Inner { tables, pages: 0 })),
@@ -104,15 +117,31 @@ impl<F: Format> DomainMemory<F> {
 
     /// Host pages of its nested tables.
     pub(super) fn table_pages(&self) -> u64 {
-        self.inner.lock().as_ref().map_or(0, |inner| inner.tables.table_count())
+        self.inner
+            .lock()
+            .as_ref()
+            .map_or(0, |inner| inner.tables.table_count())
     }
 
     /// Maps host memory that the domain owns (dom0's own), or device registers, at equal addresses.
     /// The domain does not run yet, so no flush is owed.
-    pub(super) fn map_identity(&self, start: u64, bytes: u64, access: Access, kind: MemoryType) -> Result<(), NestedError> {
+    pub(super) fn map_identity(
+        &self,
+        start: u64,
+        bytes: u64,
+        access: Access,
+        kind: MemoryType,
+    ) -> Result<(), NestedError> {
         let mut guard = self.inner.lock();
         let inner = guard.as_mut().ok_or(NestedError::NotMapped)?;
-        let flush = inner.tables.map(&mut Tables, GuestPhysical(start), HostPhysical(start), bytes, access, kind)?;
+        let flush = inner.tables.map(
+            &mut Tables,
+            GuestPhysical(start),
+            HostPhysical(start),
+            bytes,
+            access,
+            kind,
+        )?;
         debug_assert!(matches!(flush, Flush::None | Flush::Range { .. }));
         if kind == MemoryType::WriteBack {
             inner.pages += bytes / 4096;
@@ -126,9 +155,11 @@ impl<F: Format> DomainMemory<F> {
         let mut done = 0;
         while done < pages {
             let page = first + done;
-            let large = page % (1 << ORDER_2M) == 0 && pages - done >= 1 << ORDER_2M;
+            let large = page.is_multiple_of(1 << ORDER_2M) && pages - done >= 1 << ORDER_2M;
             let step = match large {
-                true => self.add_block(page, ORDER_2M).or_else(|_| self.add_block(page, 0)),
+                true => self
+                    .add_block(page, ORDER_2M)
+                    .or_else(|_| self.add_block(page, 0)),
                 false => self.add_block(page, 0),
             };
             match step {
@@ -148,11 +179,18 @@ impl<F: Format> DomainMemory<F> {
             return Err(Status::BadArgument);
         }
         let owner = self.owner;
-        let frame = with_frames(|frames| frames.allocate(order, owner, Zone::Any)).map_err(|_| Status::NoMemory)?;
+        let frame = with_frames(|frames| frames.allocate(order, owner, Zone::Any))
+            .map_err(|_| Status::NoMemory)?;
         zero(frame, count);
         let guest = GuestPhysical(page.checked_mul(4096).ok_or(Status::BadArgument)?);
-        let mapped =
-            inner.tables.map(&mut Tables, guest, frame.address(), count * 4096, Access::ALL, MemoryType::WriteBack);
+        let mapped = inner.tables.map(
+            &mut Tables,
+            guest,
+            frame.address(),
+            count * 4096,
+            Access::ALL,
+            MemoryType::WriteBack,
+        );
         match mapped {
             // Fresh mappings: nothing can have cached their absence (SDM 3C 29.4.3.3, APM 2 15.25.9).
             Ok(_flush) => {
@@ -161,7 +199,10 @@ impl<F: Format> DomainMemory<F> {
             }
             Err(error) => {
                 let freed = with_frames(|frames| frames.free(frame, order, owner));
-                assert!(freed.is_ok(), "a frame just allocated cannot be freed: {freed:?}");
+                assert!(
+                    freed.is_ok(),
+                    "a frame just allocated cannot be freed: {freed:?}"
+                );
                 Err(match error {
                     NestedError::Overlap => Status::Exists,
                     NestedError::NoMemory => Status::NoMemory,
@@ -174,18 +215,29 @@ impl<F: Format> DomainMemory<F> {
     /// Gives everything back. The domain runs nowhere and never will again; translations under its
     /// vCPUs' tags die with the vCPUs.
     pub(super) fn release(&self) {
-        let Some(mut inner) = self.inner.lock().take() else { return };
+        let Some(mut inner) = self.inner.lock().take() else {
+            return;
+        };
         let mut cursor = Cursor::all();
         let owner = self.owner;
         while !cursor.is_done() {
-            let unmapped = inner.tables.unmap(&mut Tables, &mut cursor, UNMAP_BUDGET, |mapping| {
-                if mapping.leaf.memory_type == MemoryType::WriteBack {
-                    let frame = mapping.leaf.address.frame();
-                    let freed = with_frames(|frames| frames.free(frame, mapping.size.order(), owner));
-                    assert!(freed.is_ok(), "a frame of {owner:?} cannot be freed: {freed:?}");
-                }
-            });
-            assert!(unmapped.is_ok(), "unmapping whole leaves needs no memory: {unmapped:?}");
+            let unmapped = inner
+                .tables
+                .unmap(&mut Tables, &mut cursor, UNMAP_BUDGET, |mapping| {
+                    if mapping.leaf.memory_type == MemoryType::WriteBack {
+                        let frame = mapping.leaf.address.frame();
+                        let freed =
+                            with_frames(|frames| frames.free(frame, mapping.size.order(), owner));
+                        assert!(
+                            freed.is_ok(),
+                            "a frame of {owner:?} cannot be freed: {freed:?}"
+                        );
+                    }
+                });
+            assert!(
+                unmapped.is_ok(),
+                "unmapping whole leaves needs no memory: {unmapped:?}"
+            );
         }
         inner.tables.destroy(&mut Tables);
     }
@@ -213,16 +265,26 @@ impl<F: Format> DomainMemory<F> {
         self.each_piece(gpa, bytes, wanted, |_, _, _| {})
     }
 
-    fn each_piece(&self, gpa: u64, bytes: usize, wanted: Wanted, mut action: impl FnMut(*mut u8, usize, usize)) -> bool {
+    fn each_piece(
+        &self,
+        gpa: u64,
+        bytes: usize,
+        wanted: Wanted,
+        mut action: impl FnMut(*mut u8, usize, usize),
+    ) -> bool {
         if gpa.checked_add(bytes as u64).is_none() {
             return false;
         }
         let guard = self.inner.lock();
-        let Some(inner) = guard.as_ref() else { return false };
+        let Some(inner) = guard.as_ref() else {
+            return false;
+        };
         let mut at = 0;
         while at < bytes {
             let address = GuestPhysical(gpa + at as u64);
-            let Ok(found) = inner.tables.translate(&Tables, address, wanted) else { return false };
+            let Ok(found) = inner.tables.translate(&Tables, address, wanted) else {
+                return false;
+            };
             if found.memory_type != MemoryType::WriteBack {
                 return false;
             }

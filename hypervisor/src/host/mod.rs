@@ -93,9 +93,17 @@ pub(crate) struct Host<B: Hosted> {
 }
 
 /// Makes the host, without domains.
-pub(crate) fn build<B: Hosted>(info: &BootInfo, options: &Options, tables: Tables) -> &'static Host<B> {
+pub(crate) fn build<B: Hosted>(
+    info: &BootInfo,
+    options: &Options,
+    tables: Tables,
+) -> &'static Host<B> {
     let features = B::probe().map_or(HostFeatures::empty(), |features| features);
-    let features = if apic::is_x2apic() { features | HostFeatures::X2APIC } else { features };
+    let features = if apic::is_x2apic() {
+        features | HostFeatures::X2APIC
+    } else {
+        features
+    };
     let own = apic::own_id();
     let mut apic_ids = alloc::vec![own];
     apic_ids.extend(tables.cpus.iter().copied().filter(|id| *id != own));
@@ -173,7 +181,9 @@ impl<B: Hosted> Host<B> {
     }
 
     fn kick_one(&self, target: CpuIndex) {
-        let Some(target) = cpu::by_index(usize::from(target.0)) else { return };
+        let Some(target) = cpu::by_index(usize::from(target.0)) else {
+            return;
+        };
         target.kicked.store(true, Ordering::Release);
         if target.index != cpu::this().index {
             apic::kick(target.apic_id);
@@ -186,11 +196,6 @@ impl<B: Hosted> Host<B> {
         if let Some(target) = kick {
             self.kick_one(target);
         }
-    }
-
-    /// The control domain.
-    fn control(&self) -> &Arc<Domain<B>> {
-        self.control.get().expect("dom0 is made before anything runs")
     }
 
     /// Stops guests on every CPU and does `action`, which resets or switches off the machine.
@@ -207,7 +212,9 @@ extern "C" fn secondary<B: Hosted>(argument: u64) -> ! {
     let index = argument as u32;
     let apic_id = (argument >> 32) as u32;
     apic::enable();
-    let ready = cpu::install(index, apic_id).map_err(|_| "no memory").and_then(|()| B::enable().map_err(|missing| missing.0));
+    let ready = cpu::install(index, apic_id)
+        .map_err(|_| "no memory")
+        .and_then(|()| B::enable().map_err(|missing| missing.0));
     match ready {
         Ok(cpu) => {
             smp::arrived();

@@ -38,7 +38,11 @@ impl<B: Hosted> Host<B> {
     }
 
     fn slot(&self, key: VcpuKey) -> Option<alloc::sync::Arc<VcpuSlot<B>>> {
-        self.vcpus.read().get(usize::from(key.slot()))?.clone().filter(|slot| slot.key == key)
+        self.vcpus
+            .read()
+            .get(usize::from(key.slot()))?
+            .clone()
+            .filter(|slot| slot.key == key)
     }
 
     /// Asks the scheduler, after waking who has slept long enough.
@@ -63,7 +67,12 @@ impl<B: Hosted> Host<B> {
 
     /// Runs a vCPU, and runs it again as long as the scheduler chooses it. Returns the decision
     /// that chose another.
-    fn run_vcpu(&'static self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>, mut decision: Decision) -> Decision {
+    fn run_vcpu(
+        &'static self,
+        cpu: &mut B::Cpu,
+        slot: &VcpuSlot<B>,
+        mut decision: Decision,
+    ) -> Decision {
         let this = cpu::this();
         this.domain.store(slot.domain.id.raw(), Ordering::Relaxed);
         this.vcpu.store(slot.index.0.into(), Ordering::Relaxed);
@@ -90,7 +99,11 @@ impl<B: Hosted> Host<B> {
         state.xstate.save();
         B::unload(cpu, &mut state.hardware);
         drop(guard);
-        if let Some(target) = self.scheduler.lock().finish_switch(self.here(), clock::now_ns()) {
+        if let Some(target) = self
+            .scheduler
+            .lock()
+            .finish_switch(self.here(), clock::now_ns())
+        {
             self.kick_one(target);
         }
         decision
@@ -98,12 +111,24 @@ impl<B: Hosted> Host<B> {
 
     /// The inner loop: enters the guest until something other than `Enter` comes of an exit or the
     /// time slice is over.
-    fn run_until(&'static self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>, state: &mut VcpuState<B>, slice_end: u64) -> Next {
+    fn run_until(
+        &'static self,
+        cpu: &mut B::Cpu,
+        slot: &VcpuSlot<B>,
+        state: &mut VcpuState<B>,
+        slice_end: u64,
+    ) -> Next {
         let this = cpu::this();
-        let mut world = Surroundings { host: self, domain: &slot.domain, wait_deadline: u64::MAX };
+        let mut world = Surroundings {
+            host: self,
+            domain: &slot.domain,
+            wait_deadline: u64::MAX,
+        };
         loop {
             state.core.before_entry(&mut state.hardware, &mut world);
-            let deadline = slice_end.min(state.core.timer_deadline()).min(self.next_sleeper());
+            let deadline = slice_end
+                .min(state.core.timer_deadline())
+                .min(self.next_sleeper());
             let exit = B::enter(cpu, &mut state.hardware, deadline);
             cpu::PerCpu::bump(&this.exits);
             slot.count_exit();
@@ -116,7 +141,10 @@ impl<B: Hosted> Host<B> {
                 }
                 Next::Interrupted => {
                     vectors::open_window();
-                    if this.kicked.load(Ordering::Relaxed) || clock::tsc() >= slice_end || self.sleeper_is_due() {
+                    if this.kicked.load(Ordering::Relaxed)
+                        || clock::tsc() >= slice_end
+                        || self.sleeper_is_due()
+                    {
                         return next;
                     }
                 }
@@ -130,11 +158,18 @@ impl<B: Hosted> Host<B> {
     }
 
     /// Carries out what came of the last exit, before the scheduler is asked.
-    fn after(&'static self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>, state: &mut VcpuState<B>, next: Next) {
+    fn after(
+        &'static self,
+        cpu: &mut B::Cpu,
+        slot: &VcpuSlot<B>,
+        state: &mut VcpuState<B>,
+        next: Next,
+    ) {
         slot.last_rip.store(state.hardware.rip(), Ordering::Relaxed);
         match next {
             Next::Enter | Next::Interrupted => {}
-            Next::Wait if slot.domain.is_control() && self.run_errand(cpu, &mut state.hardware) => {}
+            Next::Wait if slot.domain.is_control() && self.run_errand(cpu, &mut state.hardware) => {
+            }
             Next::Wait => self.wait(slot, state),
             Next::Yield => {
                 let _ = self.scheduler.lock().yield_now(slot.key);
@@ -145,7 +180,11 @@ impl<B: Hosted> Host<B> {
 
     /// Puts the vCPU to sleep, unless something has come for it meanwhile.
     fn wait(&'static self, slot: &VcpuSlot<B>, state: &mut VcpuState<B>) {
-        let mut world = Surroundings { host: self, domain: &slot.domain, wait_deadline: u64::MAX };
+        let mut world = Surroundings {
+            host: self,
+            domain: &slot.domain,
+            wait_deadline: u64::MAX,
+        };
         if state.core.has_work(&mut world) {
             return;
         }
@@ -188,7 +227,9 @@ impl<B: Hosted> Host<B> {
                 ending.detail,
                 state.hardware.rip()
             );
-            if matches!(ending.reason, Reason::EntryFailed | Reason::UnknownExit) || domain.is_control() {
+            if matches!(ending.reason, Reason::EntryFailed | Reason::UnknownExit)
+                || domain.is_control()
+            {
                 super::debug::dump_vcpu(&state.hardware);
             }
         }
@@ -205,17 +246,25 @@ impl<B: Hosted> Host<B> {
         use godwit_abi::ShutdownReason as Reason;
         match ending.reason {
             Reason::PowerOff => self.stop_machine(cpu, crate::platform::power::off),
-            Reason::Reboot => self.stop_machine(cpu, |power| crate::platform::power::restart(power)),
+            Reason::Reboot => {
+                self.stop_machine(cpu, |power| crate::platform::power::restart(power))
+            }
             _ => {}
         }
-        panic!("dom0 has ended: {} ({:#x})", ending.reason.text(), ending.detail);
+        panic!(
+            "dom0 has ended: {} ({:#x})",
+            ending.reason.text(),
+            ending.detail
+        );
     }
 
     /// Moves a domain's life on and tells the scheduler whether it may run. `false`: the event is
     /// not possible in its state.
     pub(super) fn step_life(&self, domain: &Domain<B>, event: Event) -> bool {
         let mut life = domain.life.lock();
-        let Ok(next) = life.step(event) else { return false };
+        let Ok(next) = life.step(event) else {
+            return false;
+        };
         let (before, after) = (life.may_run(), next.may_run());
         *life = next;
         if before != after {
@@ -272,7 +321,11 @@ impl<B: Hosted> Host<B> {
     }
 
     fn note_next_sleeper(&self, sleepers: &[(u64, VcpuKey)]) {
-        let next = sleepers.iter().map(|(deadline, _)| *deadline).min().unwrap_or(u64::MAX);
+        let next = sleepers
+            .iter()
+            .map(|(deadline, _)| *deadline)
+            .min()
+            .unwrap_or(u64::MAX);
         self.next_sleep.store(next, Ordering::Release);
     }
 

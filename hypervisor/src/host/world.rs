@@ -52,8 +52,17 @@ impl<B: Hosted> World for Surroundings<'_, B> {
     }
 
     #[inline]
-    fn hypercall(&mut self, access: Access, number: u64, arguments: [u64; MAX_ARGUMENTS]) -> Answer {
-        let mut caller = Caller { host: self.host, domain: self.domain, wait_deadline: &mut self.wait_deadline };
+    fn hypercall(
+        &mut self,
+        access: Access,
+        number: u64,
+        arguments: [u64; MAX_ARGUMENTS],
+    ) -> Answer {
+        let mut caller = Caller {
+            host: self.host,
+            domain: self.domain,
+            wait_deadline: &mut self.wait_deadline,
+        };
         godwit_abi::dispatch(&mut caller, access, number, arguments)
     }
 

@@ -26,7 +26,9 @@ pub(super) fn xcr0() -> u64 {
     }
     let (low, high): (u32, u32);
     // SAFETY: CR4.OSXSAVE is set on every CPU that lists XSAVE (`features::protect`).
-    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    };
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -54,7 +56,11 @@ impl Xstate {
             area.pointer().add(FCW.0).cast::<u16>().write(FCW.1);
             area.pointer().add(MXCSR.0).cast::<u32>().write(MXCSR.1);
         }
-        Ok(Self { area, allowed, xcr0: 1 })
+        Ok(Self {
+            area,
+            allowed,
+            xcr0: 1,
+        })
     }
 
     /// Puts the state into the CPU.

@@ -20,7 +20,10 @@ pub(crate) const PHYSICAL_MAX: u64 = 1 << 46;
 
 /// The direct-map address of a byte of RAM.
 pub(crate) fn direct_map(physical: u64) -> *mut u8 {
-    assert!(physical < PHYSICAL_MAX, "physical address {physical:#x} beyond the direct map");
+    assert!(
+        physical < PHYSICAL_MAX,
+        "physical address {physical:#x} beyond the direct map"
+    );
     (DIRECT_BASE + physical) as *mut u8
 }
 

@@ -69,8 +69,14 @@ fn outer(range: Range) -> (Frame, Frame) {
 /// What lies in RAM already and must stay: image, boot information, modules, symbols.
 fn taken(info: &BootInfo) -> impl Iterator<Item = Range> + '_ {
     let borders = ImageBorders::here();
-    let image = Range { start: borders.physical_start, end: borders.physical_end() };
-    let symbols = info.symbols.iter().flat_map(|(table, strings)| [*table, *strings]);
+    let image = Range {
+        start: borders.physical_start,
+        end: borders.physical_end(),
+    };
+    let symbols = info
+        .symbols
+        .iter()
+        .flat_map(|(table, strings)| [*table, *strings]);
     [image, info.information]
         .into_iter()
         .chain(info.modules.iter().map(|module| module.range))
@@ -89,7 +95,8 @@ pub(crate) fn init(info: &BootInfo) -> Result<(), OutOfMemory> {
     let frames = info.memory_end.div_ceil(4096);
     let table_bytes = frames * size_of::<FrameInfo>() as u64;
     let tables_bytes = tables::bytes_needed(info.memory_end);
-    let place = place_early(info, table_bytes.next_multiple_of(4096) + tables_bytes).ok_or(OutOfMemory)?;
+    let place =
+        place_early(info, table_bytes.next_multiple_of(4096) + tables_bytes).ok_or(OutOfMemory)?;
     let table_pointer = direct_map(place.start);
     // SAFETY: `place` is RAM that the memory map calls usable, that no boot object overlaps, and
     // that is below 4 GiB, where the first direct map reaches. It is used by nothing else: it is
@@ -99,15 +106,27 @@ pub(crate) fn init(info: &BootInfo) -> Result<(), OutOfMemory> {
         core::slice::from_raw_parts_mut(table_pointer.cast::<FrameInfo>(), frames as usize)
     };
     let tables_start = place.start + table_bytes.next_multiple_of(4096);
-    tables::switch(info, Range { start: tables_start, end: place.end });
+    tables::switch(
+        info,
+        Range {
+            start: tables_start,
+            end: place.end,
+        },
+    );
 
     let mut frames = Frames::new(table);
     let mut boot_bytes = 0;
     for area in &info.usable {
-        let Some((start, end)) = inner(*area) else { continue };
+        let Some((start, end)) = inner(*area) else {
+            continue;
+        };
         // An overlapping entry of a sloppy firmware map is left out whole: less memory, not shared memory.
         if frames.add_region(start, end).is_err() {
-            log::warn!("memory map entry {:#x}-{:#x} overlaps another: not used", area.start, area.end);
+            log::warn!(
+                "memory map entry {:#x}-{:#x} overlaps another: not used",
+                area.start,
+                area.end
+            );
         }
     }
     for range in taken(info).chain([place]) {
@@ -143,8 +162,7 @@ fn place_early(info: &BootInfo, bytes: u64) -> Option<Range> {
     for area in &info.usable {
         let (low, high) = (area.start.max(ONE_MIB), area.end.min(FOUR_GIB));
         let mut end = high & !4095;
-        loop {
-            let Some(start) = end.checked_sub(bytes.next_multiple_of(4096)) else { break };
+        while let Some(start) = end.checked_sub(bytes.next_multiple_of(4096)) {
             if start < low {
                 break;
             }
@@ -170,5 +188,9 @@ pub(crate) fn allocate(order: u8, zone: Zone) -> Result<Frame, OutOfMemory> {
 /// Gives back what [`allocate`] gave.
 pub(crate) fn free(frame: Frame, order: u8) {
     let freed = with_frames(|frames| frames.free(frame, order, Owner::Hypervisor));
-    assert!(freed.is_ok(), "hypervisor frame {:#x} freed twice: {freed:?}", frame.0);
+    assert!(
+        freed.is_ok(),
+        "hypervisor frame {:#x} freed twice: {freed:?}",
+        frame.0
+    );
 }

@@ -10,12 +10,14 @@ use spin::mutex::TicketMutex;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::mapper::MapToError;
 use x86_64::structures::paging::{
-    FrameAllocator, Mapper, OffsetPageTable, Page, PageSize, PageTable, PageTableFlags as Flags, PhysFrame, Size1GiB,
-    Size2MiB, Size4KiB,
+    FrameAllocator, Mapper, OffsetPageTable, Page, PageSize, PageTable, PageTableFlags as Flags,
+    PhysFrame, Size1GiB, Size2MiB, Size4KiB,
 };
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::layout::{DEVICE_BASE, DIRECT_BASE, IMAGE_BASE, ImageBorders, PHYSICAL_MAX, STACK_BASE, direct_map};
+use super::layout::{
+    DEVICE_BASE, DIRECT_BASE, IMAGE_BASE, ImageBorders, PHYSICAL_MAX, STACK_BASE, direct_map,
+};
 use super::{OutOfMemory, allocate};
 use crate::boot::info::{BootInfo, Range};
 
@@ -28,7 +30,10 @@ static EDIT: TicketMutex<()> = TicketMutex::new(());
 static NEXT_STACK: AtomicU64 = AtomicU64::new(STACK_BASE);
 static ROOT: AtomicU64 = AtomicU64::new(0);
 
-const DATA: Flags = Flags::PRESENT.union(Flags::WRITABLE).union(Flags::NO_EXECUTE).union(Flags::GLOBAL);
+const DATA: Flags = Flags::PRESENT
+    .union(Flags::WRITABLE)
+    .union(Flags::NO_EXECUTE)
+    .union(Flags::GLOBAL);
 const TABLE: Flags = Flags::PRESENT.union(Flags::WRITABLE);
 
 /// Frames from a range, one after the other: what tables are made from before the frame table is.
@@ -56,7 +61,9 @@ struct Late;
 unsafe impl FrameAllocator<Size4KiB> for Late {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
         let frame = allocate(0, Zone::Any).ok()?;
-        Some(PhysFrame::containing_address(PhysAddr::new(frame.address().0)))
+        Some(PhysFrame::containing_address(PhysAddr::new(
+            frame.address().0,
+        )))
     }
 }
 
@@ -70,7 +77,10 @@ pub(crate) fn bytes_needed(memory_end: u64) -> u64 {
 
 /// Builds the final tables in `place` and switches to them.
 pub(crate) fn switch(info: &BootInfo, place: Range) {
-    let mut early = Early { next: place.start, end: place.end };
+    let mut early = Early {
+        next: place.start,
+        end: place.end,
+    };
     let root = early.allocate_frame().expect("room for the root");
     let pointer = direct_map(root.start_address().as_u64()).cast::<PageTable>();
     // SAFETY: the frame is ours and reached by the first direct map.
@@ -82,9 +92,15 @@ pub(crate) fn switch(info: &BootInfo, place: Range) {
     let mut mapper = unsafe { OffsetPageTable::new(table, VirtAddr::new(DIRECT_BASE)) };
     map_image(&mut mapper, &mut early);
     let image = ImageBorders::here();
-    let image = Range { start: image.physical_start, end: image.physical_end() };
+    let image = Range {
+        start: image.physical_start,
+        end: image.physical_end(),
+    };
     for area in &info.usable {
-        let (start, end) = (area.start & !4095, area.end.next_multiple_of(4096).min(PHYSICAL_MAX));
+        let (start, end) = (
+            area.start & !4095,
+            area.end.next_multiple_of(4096).min(PHYSICAL_MAX),
+        );
         // The image is not in the direct map: its text would be writable there.
         map_direct(&mut mapper, &mut early, start, end.min(image.start));
         map_direct(&mut mapper, &mut early, start.max(image.end), end);
@@ -111,8 +127,16 @@ pub(crate) fn root() -> u64 {
 fn map_image(mapper: &mut OffsetPageTable<'_>, early: &mut Early) {
     let borders = ImageBorders::here();
     let sections = [
-        (borders.text_start, borders.text_end, Flags::PRESENT | Flags::GLOBAL),
-        (borders.text_end, borders.rodata_end, Flags::PRESENT | Flags::GLOBAL | Flags::NO_EXECUTE),
+        (
+            borders.text_start,
+            borders.text_end,
+            Flags::PRESENT | Flags::GLOBAL,
+        ),
+        (
+            borders.text_end,
+            borders.rodata_end,
+            Flags::PRESENT | Flags::GLOBAL | Flags::NO_EXECUTE,
+        ),
         (borders.rodata_end, borders.end, DATA),
     ];
     for (start, end, flags) in sections {
@@ -127,10 +151,10 @@ fn map_direct(mapper: &mut OffsetPageTable<'_>, early: &mut Early, start: u64, e
     let mut at = start;
     while at < end {
         let left = end - at;
-        if gib_pages && at % GIB == 0 && left >= GIB {
+        if gib_pages && at.is_multiple_of(GIB) && left >= GIB {
             map::<Size1GiB>(mapper, early, DIRECT_BASE + at, at, DATA);
             at += GIB;
-        } else if at % MIB2 == 0 && left >= MIB2 {
+        } else if at.is_multiple_of(MIB2) && left >= MIB2 {
             map::<Size2MiB>(mapper, early, DIRECT_BASE + at, at, DATA);
             at += MIB2;
         } else {
@@ -157,7 +181,9 @@ fn map<S: PageSize + core::fmt::Debug>(
     match unsafe { mapper.map_to_with_table_flags(page, frame, flags, TABLE, frames) } {
         Ok(flush) => flush.ignore(),
         Err(MapToError::PageAlreadyMapped(_) | MapToError::ParentEntryHugePage) => {}
-        Err(MapToError::FrameAllocationFailed) => panic!("no memory for the hypervisor's page tables"),
+        Err(MapToError::FrameAllocationFailed) => {
+            panic!("no memory for the hypervisor's page tables")
+        }
     }
 }
 
@@ -172,7 +198,10 @@ fn edit<R>(action: impl FnOnce(&mut OffsetPageTable<'_>) -> R) -> R {
 
 /// Maps device registers uncached and returns their address. Idempotent.
 pub(crate) fn map_device(physical: u64, bytes: u64) -> *mut u8 {
-    assert!(physical + bytes < PHYSICAL_MAX, "device at {physical:#x} beyond the device map");
+    assert!(
+        physical + bytes < PHYSICAL_MAX,
+        "device at {physical:#x} beyond the device map"
+    );
     let flags = DATA | Flags::NO_CACHE | Flags::WRITE_THROUGH;
     edit(|mapper| {
         for page in ((physical & !4095)..physical + bytes).step_by(4096) {
@@ -228,8 +257,15 @@ pub(crate) struct Identity {
 impl Identity {
     /// Empty tables; every table page comes from `place`.
     pub(crate) fn new(place: Range) -> Self {
-        let mut frames = Early { next: place.start, end: place.end };
-        let root = frames.allocate_frame().expect("room for the root").start_address().as_u64();
+        let mut frames = Early {
+            next: place.start,
+            end: place.end,
+        };
+        let root = frames
+            .allocate_frame()
+            .expect("room for the root")
+            .start_address()
+            .as_u64();
         // SAFETY: `place` is RAM that the caller owns, in the direct map.
         unsafe { direct_map(root).cast::<PageTable>().write(PageTable::new()) };
         Self { frames, root }
@@ -244,11 +280,14 @@ impl Identity {
     pub(crate) fn map(&mut self, start: u64, end: u64, flags: Flags) {
         // SAFETY: the root and all tables below it are in the direct map, and only `self` uses them.
         let mut mapper = unsafe {
-            OffsetPageTable::new(&mut *direct_map(self.root).cast::<PageTable>(), VirtAddr::new(DIRECT_BASE))
+            OffsetPageTable::new(
+                &mut *direct_map(self.root).cast::<PageTable>(),
+                VirtAddr::new(DIRECT_BASE),
+            )
         };
         let mut at = start;
         while at < end {
-            if at % MIB2 == 0 && end - at >= MIB2 {
+            if at.is_multiple_of(MIB2) && end - at >= MIB2 {
                 map::<Size2MiB>(&mut mapper, &mut self.frames, at, at, flags);
                 at += MIB2;
             } else {

@@ -63,7 +63,11 @@ pub(crate) struct Tables {
 struct Mapper;
 
 impl AcpiHandler for Mapper {
-    unsafe fn map_physical_region<T>(&self, address: usize, size: usize) -> PhysicalMapping<Self, T> {
+    unsafe fn map_physical_region<T>(
+        &self,
+        address: usize,
+        size: usize,
+    ) -> PhysicalMapping<Self, T> {
         let pointer = map_firmware(address as u64, size as u64).cast::<T>();
         let pointer = NonNull::new(pointer).expect("the direct map does not begin at 0");
         // SAFETY: the range has just been mapped, for reading, and stays so.
@@ -82,7 +86,8 @@ pub(crate) fn read(rsdp: Option<Rsdp>) -> Tables {
     };
     // SAFETY: the boot loader copied the root pointer from firmware; the crate checks each table's
     // checksum before it uses it.
-    let tables = match unsafe { AcpiTables::from_rsdt(Mapper, rsdp.revision, rsdp.table as usize) } {
+    let tables = match unsafe { AcpiTables::from_rsdt(Mapper, rsdp.revision, rsdp.table as usize) }
+    {
         Ok(tables) => tables,
         Err(error) => {
             log::warn!("ACPI tables cannot be read ({error:?}): one CPU, no power off");
@@ -94,12 +99,14 @@ pub(crate) fn read(rsdp: Option<Rsdp>) -> Tables {
         Err(error) => log::warn!("no ACPI MADT ({error:?}): one CPU"),
     }
     match tables.find_table::<Mcfg>() {
-        Ok(mcfg) => found.ecams.extend(mcfg.entries().iter().take(8).map(|entry| Ecam {
-            address: entry.base_address,
-            segment: entry.pci_segment_group,
-            first_bus: entry.bus_number_start,
-            last_bus: entry.bus_number_end,
-        })),
+        Ok(mcfg) => found
+            .ecams
+            .extend(mcfg.entries().iter().take(8).map(|entry| Ecam {
+                address: entry.base_address,
+                segment: entry.pci_segment_group,
+                first_bus: entry.bus_number_start,
+                last_bus: entry.bus_number_end,
+            })),
         Err(_) => log::debug!("no ACPI MCFG: PCI configuration through ports"),
     }
     match tables.find_table::<Fadt>() {
@@ -115,9 +122,10 @@ fn read_madt(madt: core::pin::Pin<&Madt>, found: &mut Tables) {
             MadtEntry::LocalApic(cpu) => add_cpu(found, cpu.apic_id.into(), cpu.flags),
             MadtEntry::LocalX2Apic(cpu) => add_cpu(found, cpu.x2apic_id, cpu.flags),
             MadtEntry::IoApic(io) => {
-                let _ = found
-                    .ioapics
-                    .try_push(IoApicEntry { address: io.io_apic_address, first_gsi: io.global_system_interrupt_base });
+                let _ = found.ioapics.try_push(IoApicEntry {
+                    address: io.io_apic_address,
+                    first_gsi: io.global_system_interrupt_base,
+                });
             }
             MadtEntry::InterruptSourceOverride(over) => {
                 let _ = found.overrides.try_push(Override {

@@ -53,7 +53,11 @@ fn read(register: u32) -> u32 {
     }
     let page = PAGE.load(Ordering::Relaxed);
     // SAFETY: PAGE is the mapped APIC page; registers are 32 bits wide, 16 bytes apart.
-    unsafe { page.add(register as usize * 16).cast::<u32>().read_volatile() }
+    unsafe {
+        page.add(register as usize * 16)
+            .cast::<u32>()
+            .read_volatile()
+    }
 }
 
 fn write(register: u32, value: u32) {
@@ -64,7 +68,11 @@ fn write(register: u32, value: u32) {
     }
     let page = PAGE.load(Ordering::Relaxed);
     // SAFETY: as in `read`.
-    unsafe { page.add(register as usize * 16).cast::<u32>().write_volatile(value) };
+    unsafe {
+        page.add(register as usize * 16)
+            .cast::<u32>()
+            .write_volatile(value)
+    };
 }
 
 /// Whether x2APIC mode is in use.
@@ -101,7 +109,11 @@ pub(crate) fn enable() {
 }
 
 fn timer_mode() -> u32 {
-    let mode = if DEADLINE_MODE.load(Ordering::Relaxed) { LVT_TSC_DEADLINE } else { 0 };
+    let mode = if DEADLINE_MODE.load(Ordering::Relaxed) {
+        LVT_TSC_DEADLINE
+    } else {
+        0
+    };
     u32::from(vectors::TIMER) | mode
 }
 
@@ -118,18 +130,28 @@ pub(crate) fn own_id() -> u32 {
 pub(crate) fn calibrate() {
     write(LVT_TIMER, u32::from(vectors::TIMER) | LVT_MASKED);
     let mut left = 0;
-    let measured_ns = clock::calibrate(|| write(TIMER_INITIAL, u32::MAX), || left = read(TIMER_CURRENT));
+    let measured_ns = clock::calibrate(
+        || write(TIMER_INITIAL, u32::MAX),
+        || left = read(TIMER_CURRENT),
+    );
     write(TIMER_INITIAL, 0);
     write(LVT_TIMER, timer_mode());
     let ticks = u64::from(u32::MAX - left);
     let timer_hz = u128::from(ticks) * 1_000_000_000 / u128::from(measured_ns);
-    TIMER_RATIO.store(((timer_hz << 32) / u128::from(clock::tsc_hz())) as u64, Ordering::Relaxed);
+    TIMER_RATIO.store(
+        ((timer_hz << 32) / u128::from(clock::tsc_hz())) as u64,
+        Ordering::Relaxed,
+    );
 }
 
 /// Asks for an interrupt on this CPU when the TSC reaches `deadline_tsc`; all ones for none.
 pub(crate) fn arm_timer(deadline_tsc: u64) {
     if DEADLINE_MODE.load(Ordering::Relaxed) {
-        let value = if deadline_tsc == u64::MAX { 0 } else { deadline_tsc.max(1) };
+        let value = if deadline_tsc == u64::MAX {
+            0
+        } else {
+            deadline_tsc.max(1)
+        };
         // SAFETY: CPUID lists the register; 0 disarms.
         unsafe { Msr::new(IA32_TSC_DEADLINE).write(value) };
         return;

@@ -40,7 +40,7 @@ pub(crate) fn set_boot_tsc(tsc: u64) {
 
 /// TSC ticks as nanoseconds.
 pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
-    (u128::from(ticks) * u128::from(NS_MULTIPLIER.load(Ordering::Relaxed)) >> 32) as u64
+    ((u128::from(ticks) * u128::from(NS_MULTIPLIER.load(Ordering::Relaxed))) >> 32) as u64
 }
 
 /// Nanoseconds as TSC ticks.
@@ -103,8 +103,14 @@ pub(crate) fn calibrate(at_start: impl FnOnce(), at_end: impl FnOnce()) -> u64 {
         gate.write(before);
     }
     let hz = (end - start) * PIT_HZ / MEASURE_PIT_TICKS;
-    assert!(hz > 1_000_000, "the TSC runs at {hz} Hz: this machine's PIT or TSC does not work");
+    assert!(
+        hz > 1_000_000,
+        "the TSC runs at {hz} Hz: this machine's PIT or TSC does not work"
+    );
     TSC_HZ.store(hz, Ordering::Relaxed);
-    NS_MULTIPLIER.store(((1_000_000_000u128 << 32) / u128::from(hz)) as u64, Ordering::Relaxed);
+    NS_MULTIPLIER.store(
+        ((1_000_000_000u128 << 32) / u128::from(hz)) as u64,
+        Ordering::Relaxed,
+    );
     MEASURE_PIT_TICKS * 1_000_000_000 / PIT_HZ
 }

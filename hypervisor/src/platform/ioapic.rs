@@ -28,7 +28,10 @@ impl IoApic {
     fn read(&self, register: u8) -> u32 {
         // SAFETY: `base` is the mapped register page; select and window are its two registers.
         unsafe {
-            self.base.add(SELECT).cast::<u32>().write_volatile(register.into());
+            self.base
+                .add(SELECT)
+                .cast::<u32>()
+                .write_volatile(register.into());
             self.base.add(WINDOW).cast::<u32>().read_volatile()
         }
     }
@@ -36,7 +39,10 @@ impl IoApic {
     fn write(&self, register: u8, value: u32) {
         // SAFETY: as in `read`.
         unsafe {
-            self.base.add(SELECT).cast::<u32>().write_volatile(register.into());
+            self.base
+                .add(SELECT)
+                .cast::<u32>()
+                .write_volatile(register.into());
             self.base.add(WINDOW).cast::<u32>().write_volatile(value);
         }
     }
@@ -56,7 +62,11 @@ pub(crate) fn init(tables: &Tables) {
     let mut ioapics = IOAPICS.lock();
     for entry in &tables.ioapics {
         let base = map_device(entry.address.into(), 32);
-        let mut io = IoApic { base, first_gsi: entry.first_gsi, pins: 0 };
+        let mut io = IoApic {
+            base,
+            first_gsi: entry.first_gsi,
+            pins: 0,
+        };
         io.pins = (io.read(VERSION) >> 16 & 0xff) + 1;
         for pin in 0..io.pins {
             io.write(REDIRECTION + 2 * pin as u8, MASKED);
@@ -76,10 +86,20 @@ pub(crate) struct Line {
 
 /// Where an ISA interrupt arrives: identity, edge, active high, unless the MADT says otherwise.
 pub(crate) fn isa_line(irq: u8) -> Line {
-    let over = OVERRIDES.get().and_then(|list| list.iter().find(|over| over.irq == irq));
+    let over = OVERRIDES
+        .get()
+        .and_then(|list| list.iter().find(|over| over.irq == irq));
     match over {
-        None => Line { gsi: irq.into(), level: false, active_low: false },
-        Some(over) => Line { gsi: over.gsi, level: over.flags >> 2 & 3 == 3, active_low: over.flags & 3 == 3 },
+        None => Line {
+            gsi: irq.into(),
+            level: false,
+            active_low: false,
+        },
+        Some(over) => Line {
+            gsi: over.gsi,
+            level: over.flags >> 2 & 3 == 3,
+            active_low: over.flags & 3 == 3,
+        },
     }
 }
 
@@ -87,16 +107,23 @@ pub(crate) fn isa_line(irq: u8) -> Line {
 /// space. PCI lines are level triggered; their polarity is active low unless an override of that
 /// ISA line says active high. (Firmware's `_PRT` would need an AML interpreter.)
 pub(crate) fn pci_line(irq: u8) -> Line {
-    let over = OVERRIDES.get().and_then(|list| list.iter().find(|over| over.irq == irq));
+    let over = OVERRIDES
+        .get()
+        .and_then(|list| list.iter().find(|over| over.irq == irq));
     let active_low = over.is_none_or(|over| over.flags & 3 != 1);
-    Line { gsi: over.map_or(irq.into(), |over| over.gsi), level: true, active_low }
+    Line {
+        gsi: over.map_or(irq.into(), |over| over.gsi),
+        level: true,
+        active_low,
+    }
 }
 
 /// Routes a line to `vector` on the CPU with `apic_id`, unmasked. `false`: no controller has it.
 pub(crate) fn route(line: Line, vector: u8, apic_id: u32) -> bool {
     with_pin(line, |io, register| {
         io.write(register + 1, apic_id << 24);
-        let mode = if line.level { LEVEL } else { 0 } | if line.active_low { ACTIVE_LOW } else { 0 };
+        let mode =
+            if line.level { LEVEL } else { 0 } | if line.active_low { ACTIVE_LOW } else { 0 };
         io.write(register, u32::from(vector) | mode);
     })
 }
@@ -111,7 +138,10 @@ pub(crate) fn set_masked(line: Line, masked: bool) {
 
 fn with_pin(line: Line, action: impl FnOnce(&IoApic, u8)) -> bool {
     let ioapics = IOAPICS.lock();
-    let Some(io) = ioapics.iter().find(|io| (io.first_gsi..io.first_gsi + io.pins).contains(&line.gsi)) else {
+    let Some(io) = ioapics
+        .iter()
+        .find(|io| (io.first_gsi..io.first_gsi + io.pins).contains(&line.gsi))
+    else {
         return false;
     };
     action(io, REDIRECTION + 2 * (line.gsi - io.first_gsi) as u8);

@@ -44,10 +44,12 @@ pub(crate) fn init(ecams: &[Ecam]) {
 
 fn ecam_register(address: PciAddress, offset: u16) -> Option<*mut u8> {
     let ecam = ECAMS.get()?.iter().find(|ecam| {
-        ecam.segment == address.segment() && (ecam.first_bus..=ecam.last_bus).contains(&address.bus())
+        ecam.segment == address.segment()
+            && (ecam.first_bus..=ecam.last_bus).contains(&address.bus())
     })?;
     let bus = u64::from(address.bus() - ecam.first_bus);
-    let function = bus << 20 | u64::from(address.device()) << 15 | u64::from(address.function()) << 12;
+    let function =
+        bus << 20 | u64::from(address.device()) << 15 | u64::from(address.function()) << 12;
     Some(map_device(ecam.address + function, 4096).wrapping_add(usize::from(offset)))
 }
 
@@ -142,7 +144,11 @@ pub(crate) fn scan() -> Vec<PciDevice> {
             if read(first, 0, 2) == 0xffff {
                 continue;
             }
-            let functions = if read(first, HEADER_TYPE, 1) & 0x80 != 0 { 8 } else { 1 };
+            let functions = if read(first, HEADER_TYPE, 1) & 0x80 != 0 {
+                8
+            } else {
+                1
+            };
             for function in 0..functions {
                 let address = PciAddress::new(0, bus, device, function);
                 if found.len() < FUNCTIONS_MAX {
@@ -201,7 +207,10 @@ fn describe(address: PciAddress, id: u32, class: u32) -> PciDevice {
 
 /// Sizes the BARs: with decoding off, all ones are written and the bits that stay zero counted.
 fn bars(address: PciAddress) -> [Bar; BARS_MAX] {
-    let mut bars = [Bar { address: 0, length: 0 }; BARS_MAX];
+    let mut bars = [Bar {
+        address: 0,
+        length: 0,
+    }; BARS_MAX];
     let command = read(address, COMMAND, 2);
     write(address, COMMAND, 2, command & !COMMAND_IO_MEMORY);
     let mut index = 0;
@@ -212,7 +221,10 @@ fn bars(address: PciAddress) -> [Bar; BARS_MAX] {
         if low & 1 != 0 {
             let bytes = u64::from(!(size_low & !3) as u16) + 1;
             if size_low != 0 {
-                bars[index] = Bar { address: u64::from(low & !3), length: bytes | BAR_PORT };
+                bars[index] = Bar {
+                    address: u64::from(low & !3),
+                    length: bytes | BAR_PORT,
+                };
             }
             index += 1;
             continue;
@@ -228,7 +240,10 @@ fn bars(address: PciAddress) -> [Bar; BARS_MAX] {
         if size_low & !15 != 0 || (wide && size_high != 0) {
             let prefetchable = if low & 8 != 0 { BAR_PREFETCHABLE } else { 0 };
             let base = u64::from(high) << 32 | u64::from(low & !15);
-            bars[index] = Bar { address: base, length: (!mask).wrapping_add(1) | prefetchable };
+            bars[index] = Bar {
+                address: base,
+                length: (!mask).wrapping_add(1) | prefetchable,
+            };
         }
         index += if wide { 2 } else { 1 };
     }

@@ -38,7 +38,9 @@ fn write16(register: Register, value: u16) {
         // SAFETY: a PM1 control register named by the FADT.
         Register::Port(port) => unsafe { Port::<u16>::new(port).write(value) },
         // SAFETY: as above, mapped uncached.
-        Register::Memory(address) => unsafe { map_device(address, 2).cast::<u16>().write_volatile(value) },
+        Register::Memory(address) => unsafe {
+            map_device(address, 2).cast::<u16>().write_volatile(value)
+        },
         Register::Pci(_) => log::error!("PM1 control in PCI configuration space: not implemented"),
     }
 }
@@ -48,7 +50,9 @@ fn read16(register: Register) -> u16 {
         // SAFETY: as in `write16`; reading has no side effects.
         Register::Port(port) => unsafe { Port::<u16>::new(port).read() },
         // SAFETY: as above.
-        Register::Memory(address) => unsafe { map_device(address, 2).cast::<u16>().read_volatile() },
+        Register::Memory(address) => unsafe {
+            map_device(address, 2).cast::<u16>().read_volatile()
+        },
         Register::Pci(_) => 0,
     }
 }
@@ -81,9 +85,12 @@ pub(crate) fn restart(power: &Power) -> ! {
         // SAFETY: the FADT names this register as the machine's reset.
         Some(Register::Port(port)) => unsafe { Port::<u8>::new(port).write(power.reset_value) },
         // SAFETY: as above, mapped uncached.
-        Some(Register::Memory(address)) => unsafe { map_device(address, 1).write_volatile(power.reset_value) },
+        Some(Register::Memory(address)) => unsafe {
+            map_device(address, 1).write_volatile(power.reset_value)
+        },
         Some(Register::Pci(raw)) => {
-            let address = godwit_abi::PciAddress::new(0, 0, (raw >> 32) as u8 & 31, (raw >> 16) as u8 & 7);
+            let address =
+                godwit_abi::PciAddress::new(0, 0, (raw >> 32) as u8 & 31, (raw >> 16) as u8 & 7);
             pci::write(address, raw as u16, 1, power.reset_value.into());
         }
         None => {}
@@ -99,7 +106,10 @@ pub(crate) fn restart(power: &Power) -> ! {
     // SAFETY: as above.
     unsafe { Port::<u8>::new(0x64).write(0xfe) };
     super::clock::spin_ns(50_000_000);
-    let nothing = x86_64::structures::DescriptorTablePointer { limit: 0, base: x86_64::VirtAddr::zero() };
+    let nothing = x86_64::structures::DescriptorTablePointer {
+        limit: 0,
+        base: x86_64::VirtAddr::zero(),
+    };
     // SAFETY: an exception without an IDT is a triple fault, which is what is wanted.
     unsafe {
         x86_64::instructions::tables::lidt(&nothing);

@@ -9,9 +9,9 @@ use crate::memory::{self, OutOfMemory};
 
 /// MSRs that VMLOAD and VMSAVE switch: the guest's own, read and written freely.
 const FREE: [u32; 10] = [
-    0x174, // SYSENTER_CS
-    0x175, // SYSENTER_ESP
-    0x176, // SYSENTER_EIP
+    0x174,       // SYSENTER_CS
+    0x175,       // SYSENTER_ESP
+    0x176,       // SYSENTER_EIP
     0xc000_0081, // STAR
     0xc000_0082, // LSTAR
     0xc000_0083, // CSTAR

@@ -36,7 +36,12 @@ fn pending(raw: u64) -> Option<PendingEvent> {
         _ => EventKind::Exception,
     };
     let error_code = (raw & event::ERROR_VALID != 0).then_some((raw >> 32) as u32);
-    Some(PendingEvent { kind, vector: raw as u8, error_code, instruction_length: 0 })
+    Some(PendingEvent {
+        kind,
+        vector: raw as u8,
+        error_code,
+        instruction_length: 0,
+    })
 }
 
 fn injection(from: Option<&PendingEvent>) -> u64 {
@@ -44,12 +49,14 @@ fn injection(from: Option<&PendingEvent>) -> u64 {
     let kind = match from.kind {
         EventKind::External => event::EXTERNAL,
         EventKind::Nmi => event::NMI,
-        EventKind::Exception | EventKind::PrivilegedSoftwareException | EventKind::SoftwareException => {
-            event::EXCEPTION
-        }
+        EventKind::Exception
+        | EventKind::PrivilegedSoftwareException
+        | EventKind::SoftwareException => event::EXCEPTION,
         EventKind::SoftwareInterrupt => event::SOFTWARE,
     };
-    let error = from.error_code.map_or(0, |code| event::ERROR_VALID | u64::from(code) << 32);
+    let error = from
+        .error_code
+        .map_or(0, |code| event::ERROR_VALID | u64::from(code) << 32);
     event::VALID | kind | u64::from(from.vector) | error
 }
 
@@ -97,7 +104,11 @@ pub(super) fn save(vcpu: &SvmVcpu) -> VcpuState {
         pat: vmcb.pat,
         tsc_aux: vcpu.tsc_aux as u32,
         // Which of the two shadows it is the VMCB does not say; both end with the next instruction.
-        interrupt_shadow: if vmcb.interrupt_shadow & 1 != 0 { Shadow::Sti } else { Shadow::None },
+        interrupt_shadow: if vmcb.interrupt_shadow & 1 != 0 {
+            Shadow::Sti
+        } else {
+            Shadow::None
+        },
         nmi_blocked: vcpu.nmi_blocked,
         pending_event: pending(vmcb.event_injection),
         activity: Activity::Running,
@@ -132,8 +143,18 @@ pub(super) fn load(vcpu: &mut SvmVcpu, new: &VcpuState) {
     vmcb.tr = vmcb_segment(&new.tr);
     vmcb.ldtr = vmcb_segment(&new.ldtr);
     vmcb.cpl = new.cpl();
-    vmcb.gdtr = VmcbSegment { selector: 0, attributes: 0, limit: new.gdtr_limit.into(), base: new.gdtr_base };
-    vmcb.idtr = VmcbSegment { selector: 0, attributes: 0, limit: new.idtr_limit.into(), base: new.idtr_base };
+    vmcb.gdtr = VmcbSegment {
+        selector: 0,
+        attributes: 0,
+        limit: new.gdtr_limit.into(),
+        base: new.gdtr_base,
+    };
+    vmcb.idtr = VmcbSegment {
+        selector: 0,
+        attributes: 0,
+        limit: new.idtr_limit.into(),
+        base: new.idtr_base,
+    };
     vmcb.dr6 = new.dr6;
     vmcb.dr7 = new.dr7;
     vmcb.star = new.star;

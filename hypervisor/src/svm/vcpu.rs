@@ -2,7 +2,7 @@
 
 use godwit_records::{Segment, VcpuState};
 use godwit_vmm::hardware::{Control, Event, Gpr, SegmentName, SwitchedMsr, VcpuHardware};
-use x86_64::registers::debug::{Dr0, Dr1, Dr2, Dr3, DebugAddressRegister};
+use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
 use x86_64::registers::model_specific::Msr;
 
 use super::cpu::SvmCpu;
@@ -50,7 +50,19 @@ impl SvmVcpu {
         };
         let vmcb = vcpu.vmcb_mut();
         use intercept_1::*;
-        vmcb.intercept_1 = INTR | NMI | SMI | INIT | RDPMC | CPUID | INVD | HLT | INVLPGA | IOIO | MSR | TASK_SWITCH | SHUTDOWN;
+        vmcb.intercept_1 = INTR
+            | NMI
+            | SMI
+            | INIT
+            | RDPMC
+            | CPUID
+            | INVD
+            | HLT
+            | INVLPGA
+            | IOIO
+            | MSR
+            | TASK_SWITCH
+            | SHUTDOWN;
         vmcb.intercept_2 = INTERCEPT_2;
         // #DB and #AC can keep a CPU busy for ever without an exit (CVE-2015-5307, CVE-2015-8104).
         vmcb.intercept_exceptions = 1 << 1 | 1 << 17;
@@ -169,7 +181,10 @@ impl VcpuHardware for SvmVcpu {
             // The CPL has a field of its own; SS.DPL is where everybody else looks for it.
             SegmentName::Ss => {
                 let segment = state::segment(&vmcb.ss);
-                Segment { attributes: segment.attributes & !0x60 | u16::from(vmcb.cpl & 3) << 5, ..segment }
+                Segment {
+                    attributes: segment.attributes & !0x60 | u16::from(vmcb.cpl & 3) << 5,
+                    ..segment
+                }
             }
             SegmentName::Ds => state::segment(&vmcb.ds),
             SegmentName::Fs => state::segment(&vmcb.fs),
@@ -262,8 +277,9 @@ impl VcpuHardware for SvmVcpu {
 
     fn set_interrupt_window(&mut self, wanted: bool) {
         // A virtual interrupt that outranks everything makes the CPU exit where it would take it.
-        const REQUEST: u64 =
-            virtual_interrupt::IRQ | virtual_interrupt::PRIORITY_HIGHEST | virtual_interrupt::IGNORE_TPR;
+        const REQUEST: u64 = virtual_interrupt::IRQ
+            | virtual_interrupt::PRIORITY_HIGHEST
+            | virtual_interrupt::IGNORE_TPR;
         let vmcb = self.vmcb_mut();
         if wanted {
             vmcb.virtual_interrupt |= REQUEST;
@@ -308,7 +324,8 @@ impl VcpuHardware for SvmVcpu {
     #[inline]
     fn set_virtual_tpr(&mut self, priority: u8, held: bool) {
         let vmcb = self.vmcb_mut();
-        vmcb.virtual_interrupt = vmcb.virtual_interrupt & !virtual_interrupt::TPR | u64::from(priority);
+        vmcb.virtual_interrupt =
+            vmcb.virtual_interrupt & !virtual_interrupt::TPR | u64::from(priority);
         // A virtual interrupt of the held one's class would do as well, but emulators differ on
         // whether it must be above the priority or may equal it.
         vmcb.intercept_cr = if held { INTERCEPT_CR8_WRITE } else { 0 };

@@ -223,7 +223,7 @@ impl<'a> Image<'a> {
                 _ => {}
             }
         }
-        if entry_bytes != RELA_BYTES as u64 || self.relocations.1 % entry_bytes != 0 {
+        if entry_bytes != RELA_BYTES as u64 || !self.relocations.1.is_multiple_of(entry_bytes) {
             return Err(ImageError::Damaged("relocations"));
         }
         Ok(())
