@@ -95,6 +95,8 @@ mod bits {
     /// Leaf 8000_0001 EDX: the copies of leaf 1 that AMD keeps, SYSCALL, NX, MMXEXT, 1 GiB
     /// pages, RDTSCP, long mode.
     pub(super) const EXT1_EDX: u32 = 0x0183_f3ff | 1 << 11 | 1 << 20 | 1 << 22 | 1 << 26 | 1 << 27 | 1 << 29;
+    /// Leaf 8000_0001 EDX: RDTSCP.
+    pub(super) const RDTSCP: u32 = 1 << 27;
     /// Leaf 0Dh subleaf 1: XSAVEOPT, XSAVEC, XGETBV(1). Not XSAVES (it would need IA32_XSS).
     pub(super) const XSAVE_EAX: u32 = 1 | 1 << 1 | 1 << 2;
     /// Leaf 8000_0007 EDX: invariant TSC.
@@ -156,6 +158,11 @@ impl Policy {
         policy.add_topology(basic_max, vcpus);
         policy.add_extended_state(&host);
         policy
+    }
+
+    /// Whether guests have IA32_TSC_AUX: where they have RDTSCP.
+    pub fn has_tsc_aux(&self) -> bool {
+        self.extended.get(1).is_some_and(|leaf| leaf.edx & bits::RDTSCP != 0)
     }
 
     /// Bits a guest may set in XCR0; 0 when it has no XSAVE.

@@ -174,6 +174,15 @@ impl Lapic {
         (u32::from(vector) >> 4 > self.ppr() >> 4).then_some(vector)
     }
 
+    /// Highest pending vector where only the task priority holds it back: lowering CR8 would release it. (What an interrupt in
+    /// service holds back is released by the end of that one, which exits.)
+    #[inline]
+    pub fn held_by_priority(&self) -> Option<u8> {
+        let vector = self.irr.highest()?;
+        let class = u32::from(vector) >> 4;
+        (class <= self.tpr >> 4 && class > u32::from(self.isr_highest) >> 4).then_some(vector)
+    }
+
     /// Highest pending vector whatever the priority: the run loop asks for a TPR-threshold exit with it.
     #[inline]
     pub fn highest_requested(&self) -> Option<u8> {

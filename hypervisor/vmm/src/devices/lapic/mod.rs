@@ -156,6 +156,11 @@ impl Lapic {
         self.id
     }
 
+    /// Whether this is the bootstrap processor's APIC.
+    pub fn is_bootstrap(&self) -> bool {
+        self.bootstrap
+    }
+
     /// How the APIC is switched on.
     pub fn mode(&self) -> ApicMode {
         self.mode
@@ -196,6 +201,12 @@ impl Lapic {
             return None;
         }
         self.timer.due_tsc()
+    }
+
+    /// The guest writes its TSC, which was `old_tsc` and is `new_tsc` from now on.
+    pub fn tsc_moved(&mut self, old_tsc: u64, new_tsc: u64) {
+        self.expire(old_tsc);
+        self.timer.tsc_moved(old_tsc, new_tsc, self.rate);
     }
 
     /// Lets the timer catch up with the guest TSC; true if it made an interrupt pending.

@@ -186,6 +186,17 @@ impl Timer {
         self.schedule(rate);
     }
 
+    /// The TSC jumps. A TSC deadline keeps its value; a countdown counts the bus clock, which does not jump.
+    pub(super) fn tsc_moved(&mut self, old_tsc: u64, new_tsc: u64, rate: TscRate) {
+        let left = self.current(old_tsc, rate);
+        self.countdown = (left != 0).then_some(Countdown {
+            start_tsc: new_tsc,
+            first: left,
+            expired: 0,
+        });
+        self.schedule(rate);
+    }
+
     /// Change of mode by an LVT write. Entering or leaving TSC-deadline mode disarms (SDM 3A 11.5.4.1); a running count goes on
     /// between one-shot and periodic.
     pub(super) fn set_mode(&mut self, mode: TimerMode, now_tsc: u64, rate: TscRate) {
