@@ -11,6 +11,8 @@ pub mod code;
 pub mod cpuid;
 pub mod devices;
 pub mod exit;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod frames;
 pub mod hardware;
 pub mod image;

@@ -1,7 +1,7 @@
 //! Control register writes that the back end holds back, and XSETBV.
 
-use super::{Next, Vcpu, World, advance, end};
-use crate::code::Opcode;
+use super::{Next, Vcpu, World, advance, end, fetch, is_long_code};
+use crate::code::{self, Opcode};
 use crate::exit::{ControlAccess, Length};
 use crate::hardware::{Control, Event, Gpr, SegmentName, SwitchedMsr, VcpuHardware};
 
@@ -12,15 +12,20 @@ const CR0_TS: u64 = 1 << 3;
 const CR0_NW: u64 = 1 << 29;
 const CR0_CD: u64 = 1 << 30;
 const CR0_PG: u64 = 1 << 31;
+/// PE, MP, EM, TS, ET, NE, WP, AM, NW, CD, PG; writes to the others of the low half are ignored.
+const CR0_DEFINED: u64 = 0xe005_003f;
+const CR0_ET: u64 = 1 << 4;
 const CR4_PAE: u64 = 1 << 5;
 const CR4_VMXE: u64 = 1 << 13;
+const CR4_PCIDE: u64 = 1 << 17;
 const CR4_OSXSAVE: u64 = 1 << 18;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 
 /// CR4 bits a guest may set where the CPU has them: VME to OSXMMEXCPT, UMIP, FSGSBASE, PCIDE,
 /// OSXSAVE, SMEP, SMAP, PKE. Not LA57, VMXE, SMXE, CET.
-pub(super) const CR4_ALLOWED: u64 = 0x7ff | 1 << 11 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21 | 1 << 22;
+pub(super) const CR4_ALLOWED: u64 =
+    0x7ff | 1 << 11 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21 | 1 << 22;
 
 impl Vcpu {
     pub(super) fn control<H: VcpuHardware, W: World>(
@@ -30,8 +35,19 @@ impl Vcpu {
         access: ControlAccess,
         length: Length,
     ) -> Next {
+        let (access, length) = match access {
+            ControlAccess::WriteCr8Undecoded => match self.decode_cr8(hw, world) {
+                Some((register, length)) => (ControlAccess::WriteCr8(register), Some(length)),
+                None => return end(ShutdownReason::BadInstruction, hw.rip()),
+            },
+            decoded => (decoded, length),
+        };
         let register = |hw: &H, index: u8| {
-            if index == Gpr::Rsp as u8 { hw.rsp() } else { hw.gprs()[usize::from(index & 15)] }
+            if index == Gpr::Rsp as u8 {
+                hw.rsp()
+            } else {
+                hw.gprs()[usize::from(index & 15)]
+            }
         };
         let done = match access {
             ControlAccess::WriteCr0(index) => self.write_cr0(hw, register(hw, index)),
@@ -54,6 +70,7 @@ impl Vcpu {
                 }
                 valid
             }
+            ControlAccess::WriteCr8Undecoded => unreachable!("decoded above"),
             ControlAccess::ReadCr8(index) => {
                 let value = self.lapic.cr8();
                 hw.gprs_mut()[usize::from(index & 15)] = value;
@@ -72,22 +89,39 @@ impl Vcpu {
         }
     }
 
+    fn decode_cr8<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &W,
+    ) -> Option<(u8, core::num::NonZeroU8)> {
+        let mut bytes = [0; code::INSTRUCTION_BYTES_MAX];
+        let count = fetch(hw, world, &mut bytes);
+        code::mov_to_cr8(&bytes[..count], is_long_code(hw))
+    }
+
     /// MOV to CR0 (SDM 3A, 2.5 and 4.1). `false`: #GP.
     fn write_cr0<H: VcpuHardware>(&mut self, hw: &mut H, value: u64) -> bool {
         let old = hw.control(Control::Cr0);
-        if value >> 32 != 0 || (value & CR0_PG != 0 && value & CR0_PE == 0) || (value & CR0_NW != 0 && value & CR0_CD == 0) {
+        if value >> 32 != 0
+            || (value & CR0_PG != 0 && value & CR0_PE == 0)
+            || (value & CR0_NW != 0 && value & CR0_CD == 0)
+        {
             return false;
         }
+        let value = value & CR0_DEFINED | CR0_ET;
         let efer = hw.msr(SwitchedMsr::Efer);
         if value & CR0_PG != 0 && old & CR0_PG == 0 && efer & EFER_LME != 0 {
-            let long_code = hw.segment(SegmentName::Cs).attributes & godwit_records::Segment::LONG != 0;
+            let long_code =
+                hw.segment(SegmentName::Cs).attributes & godwit_records::Segment::LONG != 0;
             if hw.control(Control::Cr4) & CR4_PAE == 0 || long_code {
                 return false;
             }
             hw.set_msr(SwitchedMsr::Efer, efer | EFER_LMA);
         }
         if value & CR0_PG == 0 && old & CR0_PG != 0 && efer & EFER_LMA != 0 {
-            if hw.segment(SegmentName::Cs).attributes & godwit_records::Segment::LONG != 0 {
+            let pcide = hw.control(Control::Cr4) & CR4_PCIDE != 0;
+            if pcide || hw.segment(SegmentName::Cs).attributes & godwit_records::Segment::LONG != 0
+            {
                 return false;
             }
             hw.set_msr(SwitchedMsr::Efer, efer & !EFER_LMA);
@@ -100,10 +134,24 @@ impl Vcpu {
     }
 
     /// MOV to CR4. `false`: #GP.
-    fn write_cr4<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, value: u64) -> bool {
+    fn write_cr4<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        value: u64,
+    ) -> bool {
         let long = hw.msr(SwitchedMsr::Efer) & EFER_LMA != 0;
         let no_xsave = value & CR4_OSXSAVE != 0 && world.policy().xcr0_allowed() == 0;
-        if value & !CR4_ALLOWED != 0 || value & CR4_VMXE != 0 || (long && value & CR4_PAE == 0) || no_xsave {
+        // PCIDs are switched on in long mode only, with none of them in CR3 (SDM 3A, 4.10.1).
+        let pcide = value & !hw.control(Control::Cr4) & CR4_PCIDE != 0;
+        if pcide && (!long || hw.control(Control::Cr3) & 0xfff != 0) {
+            return false;
+        }
+        if value & !CR4_ALLOWED != 0
+            || value & CR4_VMXE != 0
+            || (long && value & CR4_PAE == 0)
+            || no_xsave
+        {
             return false;
         }
         hw.set_control(Control::Cr4, value);
@@ -111,7 +159,12 @@ impl Vcpu {
         true
     }
 
-    pub(super) fn xsetbv<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, length: Length) -> Next {
+    pub(super) fn xsetbv<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        length: Length,
+    ) -> Next {
         let gprs = hw.gprs();
         let index = gprs[Gpr::Rcx as usize] as u32;
         let value = gprs[Gpr::Rdx as usize] << 32 | gprs[Gpr::Rax as usize] & 0xffff_ffff;

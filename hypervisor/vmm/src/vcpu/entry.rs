@@ -1,41 +1,233 @@
-//! The common tail: what is done before every entry, whatever the exit was.
+//! The common tail: what is done before every entry, whatever the exit was; and what comes to a
+//! vCPU by itself: its timer, interrupts, NMIs, INIT.
+//!
+//! What the PIC requests is remembered ([`PicLine`]), so that an exit that did not touch the
+//! platform does not take its lock.
 
-use super::{Vcpu, World};
-use crate::hardware::{Event, VcpuHardware};
+use super::{Next, Refused, Vcpu, World, end};
+use crate::cpuid::Viewer;
+use crate::devices::lapic::{Delivery, Destination, Effect, Ipi, IpiMode};
+use crate::hardware::{Control, Event, Gpr, VcpuHardware};
+
+use godwit_abi::ShutdownReason;
+
+/// What is known of the PIC's output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PicLine {
+    /// The platform has been touched since: ask it.
+    Unknown,
+    /// Nothing is requested, and will not be before the platform's deadline.
+    Idle,
+    /// An interrupt is requested.
+    Asserted,
+}
+
+/// Whether the vCPU executes instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Running {
+    Yes,
+    /// In HLT with interrupts disabled: only an NMI ends it.
+    HaltedMasked,
+    /// After INIT. Only a start-up IPI ends it.
+    WaitForStartup,
+    /// The start-up IPI has come, with this page.
+    Startup(u8),
+}
 
 impl Vcpu {
     /// Lets the timer expire, injects the most urgent interrupt the guest can take, or asks for an
     /// exit when it can. Cheap when nothing is pending.
     #[inline]
     pub fn before_entry<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W) {
-        if self.lapic.next_deadline().is_some() {
-            let now = self.guest_tsc(world.host_tsc());
-            self.lapic.expire(now);
+        if self.running != Running::Yes {
+            self.resume(hw);
         }
+        self.catch_up(world);
         if self.nmi_pending {
             self.deliver_nmi(hw);
         }
-        hw.set_virtual_tpr(self.lapic.cr8() as u8);
-        if self.lapic.pending().is_some() {
-            self.deliver_interrupt(hw);
+        if self.interrupt_requested() {
+            self.deliver_interrupt(hw, world);
         } else if self.window_open {
             self.window_open = false;
             hw.set_interrupt_window(false);
         }
+        // An open window exits early enough for what the priority holds back, too.
+        let held = if self.window_open {
+            None
+        } else {
+            self.lapic.held_by_priority()
+        };
+        hw.set_virtual_tpr(self.lapic.cr8() as u8, held.is_some());
     }
 
     /// Whether a waiting vCPU has something to wake for.
-    pub fn has_work<W: World>(&mut self, world: &W) -> bool {
-        if self.lapic.next_deadline().is_some() {
-            let now = self.guest_tsc(world.host_tsc());
-            self.lapic.expire(now);
+    pub fn has_work<W: World>(&mut self, world: &mut W) -> bool {
+        self.catch_up(world);
+        match self.running {
+            Running::Yes => self.nmi_pending || self.interrupt_requested(),
+            Running::HaltedMasked => self.nmi_pending,
+            Running::WaitForStartup => false,
+            Running::Startup(_) => true,
         }
-        self.nmi_pending || self.lapic.pending().is_some()
+    }
+
+    /// The host TSC at which the vCPU's own timer, or the platform's, wants it: all ones for never.
+    /// As of the last `before_entry` or `has_work`.
+    #[inline]
+    pub fn timer_deadline(&self) -> u64 {
+        match self.running {
+            Running::Yes => self.deadline_host_tsc,
+            // Whatever a timer makes pending, it would not wake.
+            Running::HaltedMasked | Running::WaitForStartup | Running::Startup(_) => u64::MAX,
+        }
     }
 
     /// An NMI for the guest; a second one before it is taken is the same NMI (SDM 3A, 6.7.1).
     pub fn raise_nmi(&mut self) {
         self.nmi_pending = true;
+    }
+
+    /// The platform was touched by somebody else (the power button, another vCPU): look at the PIC
+    /// before the next entry. Whoever touches it owes this to the vCPU the PIC is wired to.
+    pub fn platform_changed(&mut self) {
+        self.pic = PicLine::Unknown;
+        self.platform_deadline = u64::MAX;
+    }
+
+    /// An IPI for this vCPU: `Lapic::is_addressed` has been asked.
+    pub fn receive<W: World>(&mut self, world: &mut W, ipi: Ipi) {
+        match self.lapic.receive(ipi) {
+            Delivery::Dropped | Delivery::Accepted { .. } => {}
+            Delivery::Nmi => self.raise_nmi(),
+            // Guests have no SMM.
+            Delivery::Smi => world.refused(Refused::Smi),
+            Delivery::Init => self.init_pending = true,
+            Delivery::Startup { page } => {
+                // One that runs ignores it; so does one that has had one (SDM 3A, 9.4.4.1).
+                if self.running == Running::WaitForStartup {
+                    self.running = Running::Startup(page);
+                }
+            }
+            Delivery::ExtInt => unreachable!("no IPI is an external interrupt"),
+        }
+    }
+
+    /// Carries out what a write to the local APIC asks for beyond the APIC.
+    pub(super) fn apply<W: World>(&mut self, world: &mut W, effect: Effect) {
+        match effect {
+            Effect::Ipi(ipi) => {
+                let id = self.lapic.id();
+                let own = self.lapic.is_addressed(ipi.destination, id);
+                // Lowest priority means one of those addressed: the sender is as good as any.
+                let taken = own
+                    && (ipi.mode == IpiMode::LowestPriority
+                        || ipi.destination == Destination::Physical(id));
+                if !taken {
+                    world.send_ipi(ipi);
+                }
+                if own {
+                    self.receive(world, ipi);
+                }
+            }
+            // What is pending and when the timer is due is looked up before the next entry.
+            Effect::None
+            | Effect::PendingChanged
+            | Effect::TimerChanged
+            | Effect::EndOfLevel(_)
+            | Effect::ModeChanged => {}
+        }
+    }
+
+    /// Carries out an INIT that has come. The bootstrap processor would go on at the reset vector (SDM
+    /// 3A, 9.4.1), where this platform has no firmware: its domain reboots. Others wait for their
+    /// start-up IPI.
+    pub(super) fn take_init<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+    ) -> Next {
+        self.init_pending = false;
+        if self.lapic.is_bootstrap() {
+            return end(ShutdownReason::Reboot, 0);
+        }
+        let mut state = hw.save().after_init();
+        let viewer = Viewer {
+            apic_id: self.lapic.id(),
+            cr4: hw.control(Control::Cr4),
+            xcr0: world.xcr0(),
+        };
+        state.gprs[Gpr::Rdx as usize] = world.policy().answer(1, 0, &viewer).eax.into();
+        hw.load(&state);
+        self.lapic.init();
+        self.nmi_pending = false;
+        self.running = Running::WaitForStartup;
+        Next::Wait
+    }
+
+    /// Whoever enters has seen that there is work.
+    #[cold]
+    fn resume<H: VcpuHardware>(&mut self, hw: &mut H) {
+        match core::mem::replace(&mut self.running, Running::Yes) {
+            Running::Yes | Running::HaltedMasked => {}
+            Running::WaitForStartup => panic!("a vCPU that waits for its start-up IPI is entered"),
+            Running::Startup(page) => {
+                let mut state = hw.save();
+                state.start_at(page);
+                hw.load(&state);
+            }
+        }
+    }
+
+    /// Lets what depends on the time happen, and notes when that will be needed again.
+    #[inline]
+    fn catch_up<W: World>(&mut self, world: &mut W) {
+        if self.pic == PicLine::Unknown && self.lapic.passes_pic() {
+            self.look_at_pic(world);
+        }
+        self.deadline_host_tsc = u64::MAX;
+        if self.lapic.next_deadline().is_none() && self.platform_deadline == u64::MAX {
+            return;
+        }
+        let host_tsc = world.host_tsc();
+        let (now, platform_now) = (self.guest_tsc(host_tsc), self.platform_tsc(host_tsc));
+        self.lapic.expire(now);
+        if platform_now >= self.platform_deadline {
+            self.look_at_pic(world);
+        }
+        // Differences, because a deadline may be "never" in guest time and the offset negative.
+        let left = |deadline: u64, now: u64| match deadline {
+            u64::MAX => u64::MAX,
+            deadline => deadline.saturating_sub(now),
+        };
+        let own = left(self.lapic.next_deadline().unwrap_or(u64::MAX), now);
+        let platform = left(self.platform_deadline, platform_now);
+        self.deadline_host_tsc = host_tsc.saturating_add(own.min(platform));
+    }
+
+    #[cold]
+    fn look_at_pic<W: World>(&mut self, world: &mut W) {
+        let now = self.platform_tsc(world.host_tsc());
+        let (asserted, deadline) = world.platform(|platform| {
+            platform.drive_sci(now);
+            (platform.pic.pending(), platform.next_deadline(now))
+        });
+        self.pic = if asserted {
+            PicLine::Asserted
+        } else {
+            PicLine::Idle
+        };
+        self.platform_deadline = deadline.unwrap_or(u64::MAX);
+    }
+
+    #[inline]
+    fn pic_requests(&self) -> bool {
+        self.pic == PicLine::Asserted && self.lapic.passes_pic()
+    }
+
+    #[inline]
+    fn interrupt_requested(&self) -> bool {
+        self.lapic.pending().is_some() || self.pic_requests()
     }
 
     fn deliver_nmi<H: VcpuHardware>(&mut self, hw: &mut H) {
@@ -47,16 +239,43 @@ impl Vcpu {
         }
     }
 
-    fn deliver_interrupt<H: VcpuHardware>(&mut self, hw: &mut H) {
-        if hw.interrupt_allowed() && !hw.event_pending() {
-            let vector = self.lapic.acknowledge();
+    fn deliver_interrupt<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W) {
+        if hw.interrupt_allowed()
+            && !hw.event_pending()
+            && let Some(vector) = self.acknowledge(world)
+        {
             hw.inject(Event::External(vector));
         }
         // Another may be behind it.
-        let wanted = self.lapic.pending().is_some();
+        let wanted = self.interrupt_requested();
         if wanted != self.window_open {
             self.window_open = wanted;
             hw.set_interrupt_window(wanted);
         }
+    }
+
+    /// The vector to deliver. The PIC comes first: its interrupts know no task priority.
+    fn acknowledge<W: World>(&mut self, world: &mut W) -> Option<u8> {
+        let external = if self.pic_requests() {
+            self.acknowledge_pic(world)
+        } else {
+            None
+        };
+        external.or_else(|| self.lapic.pending().map(|_| self.lapic.acknowledge()))
+    }
+
+    /// `None`: the request has gone away meanwhile.
+    #[cold]
+    fn acknowledge_pic<W: World>(&mut self, world: &mut W) -> Option<u8> {
+        let (vector, more) = world.platform(|platform| {
+            let vector = platform.pic.pending().then(|| platform.pic.acknowledge());
+            (vector, platform.pic.pending())
+        });
+        self.pic = if more {
+            PicLine::Asserted
+        } else {
+            PicLine::Idle
+        };
+        vector
     }
 }

@@ -13,16 +13,19 @@ mod control;
 mod entry;
 mod msr;
 mod port;
+#[cfg(test)]
+mod tests;
 
 use godwit_abi::{Access, Answer, MAX_ARGUMENTS, ShutdownReason, Status};
 
 use crate::code::{self, Opcode};
 use crate::cpuid::{Policy, Viewer};
-use crate::devices::lapic::{Effect as LapicEffect, Ipi, Lapic};
+use crate::devices::lapic::{Ipi, Lapic};
 use crate::devices::ports::Platform;
 use crate::exit::{Exit, Length, NestedFault};
 use crate::hardware::{Control, Event, Gpr, SegmentName, SwitchedMsr, VcpuHardware};
 use crate::walk::{self, GuestMemory, Intent, Paging};
+use entry::{PicLine, Running};
 
 /// How a domain has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +60,8 @@ pub trait World: GuestMemory {
     /// The domain's CPUID policy.
     fn policy(&self) -> &Policy;
     /// Makes a hypercall.
-    fn hypercall(&mut self, access: Access, number: u64, arguments: [u64; MAX_ARGUMENTS]) -> Answer;
+    fn hypercall(&mut self, access: Access, number: u64, arguments: [u64; MAX_ARGUMENTS])
+    -> Answer;
     /// Sends an IPI to the domain's other vCPUs.
     fn send_ipi(&mut self, ipi: Ipi);
     /// XCR0 as loaded now.
@@ -79,10 +83,12 @@ pub enum Refused {
     WriteMsr(u32, u64),
     /// A port without a device: reads all ones, writes go nowhere.
     Port(u16),
-    /// A hypercall with this number.
+    /// A hypercall with this number: unknown, or not for this domain.
     Hypercall(u64),
     /// A sleeping state that is not offered.
     Sleep(u8),
+    /// A system-management interrupt: dropped.
+    Smi,
 }
 
 /// The part of a vCPU that is not hardware.
@@ -97,8 +103,16 @@ pub struct Vcpu {
     tsc_adjust: u64,
     /// An NMI waits for the guest to take it.
     nmi_pending: bool,
+    /// An INIT has come and is carried out after the instruction.
+    init_pending: bool,
     /// The back end was asked for an interrupt window.
     window_open: bool,
+    running: Running,
+    pic: PicLine,
+    /// Platform time at which the PIC may request something by itself, all ones for never.
+    platform_deadline: u64,
+    /// See `timer_deadline`.
+    deadline_host_tsc: u64,
     mtrr: msr::Mtrrs,
 }
 
@@ -111,7 +125,12 @@ impl Vcpu {
             tsc_offset,
             tsc_adjust: 0,
             nmi_pending: false,
+            init_pending: false,
             window_open: false,
+            running: Running::Yes,
+            pic: PicLine::Unknown,
+            platform_deadline: u64::MAX,
+            deadline_host_tsc: u64::MAX,
             mtrr: msr::Mtrrs::default(),
         }
     }
@@ -122,18 +141,21 @@ impl Vcpu {
         host_tsc.wrapping_add(self.tsc_offset)
     }
 
-    /// The host TSC at which this vCPU's own timer wants it, all ones for never.
+    /// The domain's platform time at a host TSC: the guest's TSC as it would be had the guest never
+    /// moved it, so that moving it does not move the platform's timers.
     #[inline]
-    pub fn timer_deadline(&self) -> u64 {
-        match self.lapic.next_deadline() {
-            None => u64::MAX,
-            Some(guest) => guest.wrapping_sub(self.tsc_offset),
-        }
+    fn platform_tsc(&self, host_tsc: u64) -> u64 {
+        self.guest_tsc(host_tsc).wrapping_sub(self.tsc_adjust)
     }
 
     /// Does what the exit asks for.
     #[inline]
-    pub fn handle<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, exit: Exit) -> Next {
+    pub fn handle<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        exit: Exit,
+    ) -> Next {
         if let Some(priority) = hw.virtual_tpr()
             && u64::from(priority) != self.lapic.cr8()
         {
@@ -141,10 +163,16 @@ impl Vcpu {
         }
         match exit {
             Exit::Cpuid(length) => {
-                let viewer =
-                    Viewer { apic_id: self.lapic.id(), cr4: hw.control(Control::Cr4), xcr0: world.xcr0() };
+                let viewer = Viewer {
+                    apic_id: self.lapic.id(),
+                    cr4: hw.control(Control::Cr4),
+                    xcr0: world.xcr0(),
+                };
                 let gprs = hw.gprs();
-                let (leaf, subleaf) = (gprs[Gpr::Rax as usize] as u32, gprs[Gpr::Rcx as usize] as u32);
+                let (leaf, subleaf) = (
+                    gprs[Gpr::Rax as usize] as u32,
+                    gprs[Gpr::Rcx as usize] as u32,
+                );
                 let answer = world.policy().answer(leaf, subleaf, &viewer);
                 let gprs = hw.gprs_mut();
                 gprs[Gpr::Rax as usize] = answer.eax.into();
@@ -158,7 +186,14 @@ impl Vcpu {
             Exit::Rdmsr(length) => self.read_msr(hw, world, length),
             Exit::Wrmsr(length) => self.write_msr(hw, world, length),
             Exit::Hlt(length) => match self.step_over(hw, world, length, Opcode::Hlt) {
-                Next::Enter => Next::Wait,
+                // The trap of a single step ends HLT at once.
+                Next::Enter if hw.rflags() & RFLAGS_TF != 0 => Next::Enter,
+                Next::Enter => {
+                    if hw.rflags() & RFLAGS_IF == 0 {
+                        self.running = Running::HaltedMasked;
+                    }
+                    Next::Wait
+                }
                 other => other,
             },
             Exit::HostInterrupt | Exit::HostNmi => Next::Interrupted,
@@ -183,7 +218,9 @@ impl Vcpu {
             Exit::Control(access, length) => self.control(hw, world, access, length),
             Exit::Xsetbv(length) => self.xsetbv(hw, world, length),
             // Guests see coherent caches; flushing the host's for them would stall everybody.
-            Exit::CacheFlush(length) => self.step_over_either(hw, world, length, Opcode::Wbinvd, Opcode::Invd),
+            Exit::CacheFlush(length) => {
+                self.step_over_either(hw, world, length, Opcode::Wbinvd, Opcode::Invd)
+            }
             Exit::Pause(length) => match self.step_over(hw, world, length, Opcode::Pause) {
                 Next::Enter => Next::Yield,
                 other => other,
@@ -193,7 +230,9 @@ impl Vcpu {
             Exit::TripleFault => end(ShutdownReason::TripleFault, hw.rip()),
             Exit::Startup => Next::Enter,
             Exit::TaskSwitch => end(ShutdownReason::BadInstruction, hw.rip()),
-            Exit::NestedMisconfigured { gpa } => panic!("nested tables misconfigured at guest address {gpa:#x}"),
+            Exit::NestedMisconfigured { gpa } => {
+                panic!("nested tables misconfigured at guest address {gpa:#x}")
+            }
             Exit::DirtyLogFull => panic!("dirty log exit without dirty logging"),
             Exit::EntryFailed { .. } => end(ShutdownReason::EntryFailed, hw.rip()),
             Exit::Unknown { code, .. } => end(ShutdownReason::UnknownExit, code),
@@ -219,7 +258,12 @@ impl Vcpu {
     }
 
     #[inline]
-    fn hypercall<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, length: Length) -> Next {
+    fn hypercall<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        length: Length,
+    ) -> Next {
         // Only the guest's kernel speaks for the guest.
         if hw.segment(SegmentName::Ss).dpl() != 0 {
             return self.inject(hw, Event::INVALID_OPCODE);
@@ -235,7 +279,7 @@ impl Vcpu {
         ];
         match world.hypercall(self.access, number, arguments) {
             Answer::Return(status, value) => {
-                if status != Status::Ok {
+                if status == Status::UnknownCall || status == Status::Denied {
                     world.refused(Refused::Hypercall(number));
                 }
                 let gprs = hw.gprs_mut();
@@ -295,11 +339,18 @@ impl Vcpu {
         }
     }
 
-    fn decode_length<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &W, opcodes: &[Opcode]) -> Length {
+    fn decode_length<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &W,
+        opcodes: &[Opcode],
+    ) -> Length {
         let mut bytes = [0; code::INSTRUCTION_BYTES_MAX];
         let count = fetch(hw, world, &mut bytes);
         let long = is_long_code(hw);
-        opcodes.iter().find_map(|opcode| code::length(&bytes[..count], *opcode, long))
+        opcodes
+            .iter()
+            .find_map(|opcode| code::length(&bytes[..count], *opcode, long))
     }
 }
 
@@ -309,19 +360,30 @@ fn end(reason: ShutdownReason, detail: u64) -> Next {
 }
 
 const RFLAGS_TF: u64 = 1 << 8;
+const RFLAGS_IF: u64 = 1 << 9;
 const EFER_LMA: u64 = 1 << 10;
 
 /// Whether CS is 64-bit code.
 fn is_long_code<H: VcpuHardware>(hw: &H) -> bool {
     use godwit_records::Segment;
-    hw.msr(SwitchedMsr::Efer) & EFER_LMA != 0 && hw.segment(SegmentName::Cs).attributes & Segment::LONG != 0
+    hw.msr(SwitchedMsr::Efer) & EFER_LMA != 0
+        && hw.segment(SegmentName::Cs).attributes & Segment::LONG != 0
+}
+
+/// A linear address outside 64-bit code: 32 bits wide, in compatibility mode too (SDM 1, 3.3.7).
+fn linear_32(base: u64, offset: u64) -> u64 {
+    base.wrapping_add(offset) & 0xffff_ffff
 }
 
 #[inline]
 fn advance<H: VcpuHardware>(hw: &mut H, length: u8) {
     let rip = hw.rip().wrapping_add(length.into());
     // A carry beyond 32 bits can only be seen where code is not 64-bit.
-    let rip = if rip >> 32 != 0 && !is_long_code(hw) { rip & 0xffff_ffff } else { rip };
+    let rip = if rip >> 32 != 0 && !is_long_code(hw) {
+        rip & 0xffff_ffff
+    } else {
+        rip
+    };
     hw.set_rip(rip);
     hw.clear_interrupt_shadow();
     if hw.rflags() & RFLAGS_TF != 0 {
@@ -343,11 +405,21 @@ fn paging<H: VcpuHardware>(hw: &H) -> Paging {
 fn fetch<H: VcpuHardware, W: World>(hw: &H, world: &W, out: &mut [u8]) -> usize {
     let paging = paging(hw);
     let rip = hw.rip();
-    let mut linear = if is_long_code(hw) { rip } else { hw.segment(SegmentName::Cs).base.wrapping_add(rip) };
+    let long = is_long_code(hw);
+    let mut linear = if long {
+        rip
+    } else {
+        linear_32(hw.segment(SegmentName::Cs).base, rip)
+    };
     let mut done = 0;
     while done < out.len() {
-        let intent = Intent { write: false, user: false };
-        let Ok(gpa) = walk::translate(world, &paging, linear, intent) else { break };
+        let intent = Intent {
+            write: false,
+            user: false,
+        };
+        let Ok(gpa) = walk::translate(world, &paging, linear, intent) else {
+            break;
+        };
         let in_page = (4096 - (gpa & 4095)) as usize;
         let count = in_page.min(out.len() - done);
         if !world.read(gpa, &mut out[done..done + count]) {
@@ -355,18 +427,9 @@ fn fetch<H: VcpuHardware, W: World>(hw: &H, world: &W, out: &mut [u8]) -> usize 
         }
         done += count;
         linear = linear.wrapping_add(count as u64);
+        if !long {
+            linear &= 0xffff_ffff;
+        }
     }
     done
-}
-
-/// Whether an effect of the local APIC has to reach other vCPUs.
-fn apply<W: World>(world: &mut W, effect: LapicEffect) {
-    match effect {
-        LapicEffect::Ipi(ipi) => world.send_ipi(ipi),
-        LapicEffect::None
-        | LapicEffect::PendingChanged
-        | LapicEffect::TimerChanged
-        | LapicEffect::EndOfLevel(_)
-        | LapicEffect::ModeChanged => {}
-    }
 }

@@ -1,8 +1,9 @@
 //! MSRs by policy. What a guest may touch without an exit is in the back ends' bitmaps; what exits
 //! is answered here or refused with #GP, by name and counted.
 
-use super::{Next, Refused, Vcpu, World, apply};
+use super::{Next, Refused, Vcpu, World};
 use crate::code::Opcode;
+use crate::cpuid::Policy;
 use crate::devices::lapic::{IA32_APIC_BASE, IA32_TSC_DEADLINE, X2APIC_MSR_FIRST, X2APIC_MSR_LAST};
 use crate::exit::Length;
 use crate::hardware::{Control, Event, Gpr, SwitchedMsr, VcpuHardware};
@@ -32,7 +33,9 @@ const IA32_TSC_AUX: u32 = 0xc000_0103;
 
 /// Variable ranges that MTRRCAP announces: none. Fixed ranges are announced and kept, because
 /// operating systems expect them; they have no effect (guest RAM is write-back).
-const FIXED: [u32; 11] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
+const FIXED: [u32; 11] = [
+    0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
+];
 const MTRRCAP_FIXED: u64 = 1 << 8;
 /// Fast strings; performance monitoring and BTS not available.
 const MISC_ENABLE: u64 = 1 | 1 << 11 | 1 << 12;
@@ -52,7 +55,10 @@ pub(super) struct Mtrrs {
 impl Default for Mtrrs {
     /// As firmware leaves them: enabled, everything write-back.
     fn default() -> Self {
-        Self { default_type: 1 << 11 | 1 << 10 | 6, fixed: [0x0606_0606_0606_0606; FIXED.len()] }
+        Self {
+            default_type: 1 << 11 | 1 << 10 | 6,
+            fixed: [0x0606_0606_0606_0606; FIXED.len()],
+        }
     }
 }
 
@@ -62,15 +68,22 @@ fn is_memory_type(byte: u64) -> bool {
 
 /// PAT entries also know UC-.
 fn is_pat(value: u64) -> bool {
-    value.to_le_bytes().iter().all(|byte| is_memory_type((*byte).into()) || *byte == 7)
+    value
+        .to_le_bytes()
+        .iter()
+        .all(|byte| is_memory_type((*byte).into()) || *byte == 7)
 }
 
-fn is_canonical(address: u64) -> bool {
+pub(super) fn is_canonical(address: u64) -> bool {
     (address as i64) << 16 >> 16 == address as i64
 }
 
-/// Which switched MSR an index is, with the check its value must pass.
-fn switched(index: u32) -> Option<(SwitchedMsr, fn(u64) -> bool)> {
+/// Whether a value may be written.
+type Check = fn(u64) -> bool;
+
+/// Which switched MSR an index is, with the check its value must pass. `None`: none, or one that the
+/// guest's CPU does not have.
+fn switched(index: u32, policy: &Policy) -> Option<(SwitchedMsr, Check)> {
     let low = |value: u64| value >> 32 == 0;
     let any = |_: u64| true;
     Some(match index {
@@ -85,14 +98,19 @@ fn switched(index: u32) -> Option<(SwitchedMsr, fn(u64) -> bool)> {
         IA32_FS_BASE => (SwitchedMsr::FsBase, is_canonical),
         IA32_GS_BASE => (SwitchedMsr::GsBase, is_canonical),
         IA32_KERNEL_GS_BASE => (SwitchedMsr::KernelGsBase, is_canonical),
-        IA32_TSC_AUX => (SwitchedMsr::TscAux, low),
+        IA32_TSC_AUX if policy.has_tsc_aux() => (SwitchedMsr::TscAux, low),
         _ => return None,
     })
 }
 
 impl Vcpu {
     #[inline]
-    pub(super) fn read_msr<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, length: Length) -> Next {
+    pub(super) fn read_msr<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        length: Length,
+    ) -> Next {
         let index = hw.gprs()[Gpr::Rcx as usize] as u32;
         match self.msr_value(hw, world, index) {
             Some(value) => {
@@ -109,12 +127,20 @@ impl Vcpu {
     }
 
     #[inline]
-    pub(super) fn write_msr<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, length: Length) -> Next {
+    pub(super) fn write_msr<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        length: Length,
+    ) -> Next {
         let gprs = hw.gprs();
         let index = gprs[Gpr::Rcx as usize] as u32;
         let value = gprs[Gpr::Rdx as usize] << 32 | gprs[Gpr::Rax as usize] & 0xffff_ffff;
         match self.set_msr_value(hw, world, index, value) {
-            Some(()) => self.step_over(hw, world, length, Opcode::Wrmsr),
+            Some(()) => match self.step_over(hw, world, length, Opcode::Wrmsr) {
+                Next::Enter if self.init_pending => self.take_init(hw, world),
+                other => other,
+            },
             None => {
                 world.refused(Refused::WriteMsr(index, value));
                 self.inject(hw, Event::GENERAL_PROTECTION)
@@ -123,7 +149,12 @@ impl Vcpu {
     }
 
     #[inline]
-    fn msr_value<H: VcpuHardware, W: World>(&mut self, hw: &H, world: &W, index: u32) -> Option<u64> {
+    fn msr_value<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &H,
+        world: &W,
+        index: u32,
+    ) -> Option<u64> {
         match index {
             X2APIC_MSR_FIRST..=X2APIC_MSR_LAST | IA32_APIC_BASE | IA32_TSC_DEADLINE => {
                 let now = self.guest_tsc(world.host_tsc());
@@ -140,7 +171,7 @@ impl Vcpu {
             IA32_BIOS_SIGN_ID | IA32_MCG_CAP | IA32_MCG_STATUS => Some(0),
             _ => match FIXED.iter().position(|fixed| *fixed == index) {
                 Some(at) => Some(self.mtrr.fixed[at]),
-                None => switched(index).map(|(msr, _)| hw.msr(msr)),
+                None => switched(index, world.policy()).map(|(msr, _)| hw.msr(msr)),
             },
         }
     }
@@ -157,17 +188,17 @@ impl Vcpu {
             X2APIC_MSR_FIRST..=X2APIC_MSR_LAST | IA32_APIC_BASE | IA32_TSC_DEADLINE => {
                 let now = self.guest_tsc(world.host_tsc());
                 let effect = self.lapic.write_msr(index, value, now).ok()?;
-                apply(world, effect);
+                self.apply(world, effect);
                 Some(())
             }
             IA32_TSC => {
                 let moved = value.wrapping_sub(self.guest_tsc(world.host_tsc()));
-                self.move_tsc(hw, moved);
+                self.move_tsc(hw, world, moved);
                 Some(())
             }
             IA32_TSC_ADJUST => {
                 let moved = value.wrapping_sub(self.tsc_adjust);
-                self.move_tsc(hw, moved);
+                self.move_tsc(hw, world, moved);
                 Some(())
             }
             IA32_EFER => self.set_efer(hw, value),
@@ -180,19 +211,24 @@ impl Vcpu {
             IA32_MCG_STATUS | IA32_MISC_ENABLE => Some(()),
             _ => match FIXED.iter().position(|fixed| *fixed == index) {
                 Some(at) => {
-                    let valid = value.to_le_bytes().iter().all(|byte| is_memory_type((*byte).into()));
+                    let valid = value
+                        .to_le_bytes()
+                        .iter()
+                        .all(|byte| is_memory_type((*byte).into()));
                     valid.then(|| self.mtrr.fixed[at] = value)
                 }
                 None => {
-                    let (msr, valid) = switched(index)?;
+                    let (msr, valid) = switched(index, world.policy())?;
                     valid(value).then(|| hw.set_msr(msr, value))
                 }
             },
         }
     }
 
-    /// Moves the guest's TSC. The timer's deadlines are in guest time and move with it.
-    fn move_tsc<H: VcpuHardware>(&mut self, hw: &mut H, by: u64) {
+    /// Moves the guest's TSC. A TSC deadline stays where it is in guest time; a countdown goes on.
+    fn move_tsc<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &W, by: u64) {
+        let now = self.guest_tsc(world.host_tsc());
+        self.lapic.tsc_moved(now, now.wrapping_add(by));
         self.tsc_adjust = self.tsc_adjust.wrapping_add(by);
         self.tsc_offset = self.tsc_offset.wrapping_add(by);
         hw.set_tsc_offset(self.tsc_offset);

@@ -2,6 +2,7 @@
 
 use godwit_abi::ShutdownReason;
 
+use super::msr::is_canonical;
 use super::{Ending, Next, Refused, Vcpu, World, advance, end, is_long_code, paging};
 use crate::devices::ports::{Effect, Width};
 use crate::exit::PortAccess;
@@ -15,11 +16,16 @@ const RFLAGS_DF: u64 = 1 << 10;
 
 impl Vcpu {
     #[inline]
-    pub(super) fn port<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, access: PortAccess) -> Next {
+    pub(super) fn port<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        access: PortAccess,
+    ) -> Next {
         if access.string {
             return self.string(hw, world, access);
         }
-        let now = self.guest_tsc(world.host_tsc());
+        let now = self.platform_tsc(world.host_tsc());
         if access.input {
             let result = world.platform(|platform| platform.read(access.port, access.width, now));
             if !result.claimed {
@@ -34,7 +40,8 @@ impl Vcpu {
             };
         } else {
             let value = hw.gprs()[Gpr::Rax as usize] as u32 & access.width.all_ones();
-            let effect = world.platform(|platform| platform.write(access.port, access.width, value, now));
+            let effect =
+                world.platform(|platform| platform.write(access.port, access.width, value, now));
             if effect != Effect::None
                 && let Some(ending) = self.port_effect(world, access.port, effect)
             {
@@ -51,9 +58,18 @@ impl Vcpu {
         }
     }
 
-    fn port_effect<W: World>(&mut self, world: &mut W, port: u16, effect: Effect) -> Option<Ending> {
+    fn port_effect<W: World>(
+        &mut self,
+        world: &mut W,
+        port: u16,
+        effect: Effect,
+    ) -> Option<Ending> {
         match effect {
-            Effect::None | Effect::InterruptChanged => None,
+            Effect::None => None,
+            Effect::InterruptChanged => {
+                self.platform_changed();
+                None
+            }
             Effect::Unclaimed => {
                 world.refused(Refused::Port(port));
                 None
@@ -63,33 +79,64 @@ impl Vcpu {
                 None
             }
             Effect::UnsupportedSleep { sleep_type } => {
+                // The gravest effect hides the others.
+                self.platform_changed();
                 world.refused(Refused::Sleep(sleep_type));
                 None
             }
-            Effect::Reset => Some(Ending { reason: ShutdownReason::Reboot, detail: 0 }),
-            Effect::PowerOff => Some(Ending { reason: ShutdownReason::PowerOff, detail: 0 }),
+            Effect::Reset => Some(Ending {
+                reason: ShutdownReason::Reboot,
+                detail: 0,
+            }),
+            Effect::PowerOff => Some(Ending {
+                reason: ShutdownReason::PowerOff,
+                detail: 0,
+            }),
         }
     }
 
     /// INS and OUTS. OUTS reads from DS:RSI (segment overrides are not decoded: FS and GS bases are
     /// honoured by no known guest here, and an override is rare enough to be named in the status
     /// page), INS writes to ES:RDI.
-    fn string<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, access: PortAccess) -> Next {
+    fn string<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        access: PortAccess,
+    ) -> Next {
         let Some(length) = access.length else {
             return end(ShutdownReason::BadInstruction, hw.rip());
         };
         let long = is_long_code(hw);
         let address_mask = if long { u64::MAX } else { address_mask(hw) };
-        let (pointer, segment) =
-            if access.input { (Gpr::Rdi, SegmentName::Es) } else { (Gpr::Rsi, SegmentName::Ds) };
+        let (pointer, segment) = if access.input {
+            (Gpr::Rdi, SegmentName::Es)
+        } else {
+            (Gpr::Rsi, SegmentName::Ds)
+        };
         let base = if long { 0 } else { hw.segment(segment).base };
-        let step = (access.width as u64).wrapping_mul(if hw.rflags() & RFLAGS_DF != 0 { u64::MAX } else { 1 });
-        let mut left = if access.repeat { hw.gprs()[Gpr::Rcx as usize] & address_mask } else { 1 };
+        let wrap = if long { u64::MAX } else { 0xffff_ffff };
+        let step = (access.width as u64).wrapping_mul(if hw.rflags() & RFLAGS_DF != 0 {
+            u64::MAX
+        } else {
+            1
+        });
+        let mut left = if access.repeat {
+            hw.gprs()[Gpr::Rcx as usize] & address_mask
+        } else {
+            1
+        };
         let mut budget = REPEAT_MAX;
         let mut ending = None;
         while left > 0 && budget > 0 && ending.is_none() {
             let offset = hw.gprs()[pointer as usize];
-            let linear = base.wrapping_add(offset & address_mask);
+            let linear = base.wrapping_add(offset & address_mask) & wrap;
+            if long
+                && !(is_canonical(linear)
+                    && is_canonical(linear.wrapping_add(access.width as u64 - 1)))
+            {
+                return self.inject(hw, Event::GENERAL_PROTECTION);
+            }
             match self.string_element(hw, world, &access, linear) {
                 Ok(found) => ending = found,
                 Err(fault) => return fault,
@@ -118,20 +165,35 @@ impl Vcpu {
     ) -> Result<Option<Ending>, Next> {
         let bytes = access.width as usize;
         let user = hw.segment(SegmentName::Ss).dpl() == 3;
-        let intent = Intent { write: access.input, user };
+        let intent = Intent {
+            write: access.input,
+            user,
+        };
         let mut parts = [(0u64, 0usize); 2];
         let first = (4096 - (linear & 4095) as usize).min(bytes);
         for (index, (at, count)) in [(0, first), (first, bytes - first)].into_iter().enumerate() {
             if count > 0 {
                 let address = linear.wrapping_add(at as u64);
-                let gpa = walk::translate(world, &paging(hw), address, intent).map_err(|fault| {
-                    hw.set_control(Control::Cr2, address);
-                    self.inject(hw, Event::Exception(vector::PAGE_FAULT, Some(fault.error_code)))
-                })?;
+                let address = if is_long_code(hw) {
+                    address
+                } else {
+                    address & 0xffff_ffff
+                };
+                let gpa =
+                    walk::translate(world, &paging(hw), address, intent).map_err(|fault| {
+                        // A page fault on its way already keeps its address.
+                        if !hw.event_pending() {
+                            hw.set_control(Control::Cr2, address);
+                        }
+                        self.inject(
+                            hw,
+                            Event::Exception(vector::PAGE_FAULT, Some(fault.error_code)),
+                        )
+                    })?;
                 parts[index] = (gpa, count);
             }
         }
-        let now = self.guest_tsc(world.host_tsc());
+        let now = self.platform_tsc(world.host_tsc());
         let missing = |gpa| end(ShutdownReason::BadMemory, gpa);
         if access.input {
             let result = world.platform(|platform| platform.read(access.port, access.width, now));
@@ -157,7 +219,8 @@ impl Vcpu {
             at += count;
         }
         let value = u32::from_le_bytes(value);
-        let effect = world.platform(|platform| platform.write(access.port, access.width, value, now));
+        let effect =
+            world.platform(|platform| platform.write(access.port, access.width, value, now));
         Ok(self.port_effect(world, access.port, effect))
     }
 }
@@ -165,5 +228,9 @@ impl Vcpu {
 /// Bits of an address outside 64-bit code: CS.D, without address-size prefixes.
 fn address_mask<H: VcpuHardware>(hw: &H) -> u64 {
     use godwit_records::Segment;
-    if hw.segment(SegmentName::Cs).attributes & Segment::BIG != 0 { 0xffff_ffff } else { 0xffff }
+    if hw.segment(SegmentName::Cs).attributes & Segment::BIG != 0 {
+        0xffff_ffff
+    } else {
+        0xffff
+    }
 }
