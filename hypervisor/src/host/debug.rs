@@ -31,6 +31,15 @@ pub(super) fn dump_vcpu(hardware: &impl VcpuHardware) {
     }
 }
 
+/// Touches an address that is never mapped: the guard page below the first stack.
+#[inline(never)]
+fn crash() -> ! {
+    let guard = crate::memory::layout::STACK_BASE as *mut u8;
+    // SAFETY: there is nothing at the address, so the write is a page fault, which is its purpose.
+    unsafe { guard.write_volatile(0) };
+    unreachable!("the guard page is mapped")
+}
+
 impl<B: Hosted> Host<B> {
     /// Carries out a debug key. `false`: no such key.
     pub(super) fn debug_key(&self, key: u8) -> bool {
@@ -44,6 +53,7 @@ impl<B: Hosted> Host<B> {
                     "  m  memory",
                     "  i  devices and interrupts",
                     "  t  clocks",
+                    "  C  crash the hypervisor on purpose: shows what an epitaph looks like",
                     "  R  restart the machine at once",
                 ] {
                     log::info!("{line}");
@@ -60,6 +70,7 @@ impl<B: Hosted> Host<B> {
                 clock::now_ns(),
                 self.next_sleep.load(Ordering::Relaxed)
             ),
+            b'C' => crash(),
             b'R' => {
                 crate::platform::apic::halt_others();
                 crate::platform::power::restart(&self.power)

@@ -293,8 +293,11 @@ impl VcpuHardware for SvmVcpu {
     /// The exit comes at the handler's IRET, before it has executed. Until RIP has moved the NMI stays
     /// blocked; then the next exit, at the latest at the end of the time slice, delivers.
     fn set_nmi_window(&mut self, wanted: bool) {
+        let seen = self.iret_rip.is_some();
         let vmcb = self.vmcb_mut();
-        if wanted {
+        if wanted && seen {
+            // At its IRET already: an exit there would be the same one for ever.
+        } else if wanted {
             vmcb.intercept_1 |= intercept_1::IRET;
         } else {
             vmcb.intercept_1 &= !intercept_1::IRET;
