@@ -171,7 +171,7 @@ fn disturb(machine: &mut Machine, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn nothing_panics(steps in steps(), keeps_tpr: bool, control: bool) {
         let mut machine = Machine::new(if control { Access::Control } else { Access::Any }, keeps_tpr);

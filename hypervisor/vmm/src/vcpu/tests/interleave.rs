@@ -389,7 +389,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
     fn every_interrupt_comes_once_in_order_and_in_time(ops in ops(), keeps_tpr: bool) {
         let mut run = Run::new(keeps_tpr);

@@ -171,6 +171,15 @@ fn a_masked_pin_holds_the_pic_and_a_window_is_asked_for() {
     assert_eq!(wrmsr(&mut machine, LVT_LINT0, 0x700), None);
     assert_eq!(machine.enter(), Entered::Runs);
     assert!(machine.hardware.interrupt_window());
+    // Masked while the request is known, it holds again.
+    assert_eq!(wrmsr(&mut machine, LVT_LINT0, 1 << 16 | 0x700), None);
+    machine.hardware.set_rflags(2 | IF);
+    assert_eq!(machine.enter(), Entered::Runs);
+    assert!(!machine.hardware.interrupt_window());
+    machine.hardware.set_rflags(2);
+    assert_eq!(wrmsr(&mut machine, LVT_LINT0, 0x700), None);
+    assert_eq!(machine.enter(), Entered::Runs);
+    assert!(machine.hardware.interrupt_window());
     // The request goes away; so does the wish.
     out(&mut machine, 0x21, 0xff);
     assert_eq!(machine.enter(), Entered::Runs);
