@@ -2,7 +2,11 @@
 
 use core::arch::x86_64::__cpuid_count;
 
+use godwit_vmm::nested::HOST_PAT;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+use x86_64::registers::model_specific::Msr;
+
+const IA32_PAT: u32 = 0x277;
 
 /// One CPUID output register of the CPU this runs on.
 pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
@@ -33,14 +37,19 @@ pub(crate) fn has_xsave() -> bool {
     cpuid(1, 0).ecx & 1 << 26 != 0
 }
 
-/// Switches on write protection in supervisor mode, NX, global pages, SMEP, SMAP, UMIP and, for
-/// guests' extended state, FXSR and XSAVE, each where this CPU has it.
+/// Switches on write protection in supervisor mode, NX, global pages, machine checks, SMEP, SMAP,
+/// UMIP and, for guests' extended state, FXSR and XSAVE, each where this CPU has it. Loads the memory
+/// types that nested tables mean.
 pub(super) fn protect() {
+    const MACHINE_CHECK: u32 = 1 << 7;
     let seven = cpuid(7, 0);
     let mut flags = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
         | Cr4Flags::PAGE_GLOBAL
         | Cr4Flags::OSFXSR
         | Cr4Flags::OSXMMEXCPT_ENABLE;
+    if cpuid(1, 0).edx & MACHINE_CHECK != 0 {
+        flags |= Cr4Flags::MACHINE_CHECK_EXCEPTION;
+    }
     if has_xsave() {
         flags |= Cr4Flags::OSXSAVE;
     }
@@ -68,6 +77,9 @@ pub(super) fn protect() {
         Efer::update(|efer| {
             *efer |= EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS
         });
+        // Every CPU with long mode has a PAT. It differs from the reset value only in an entry that
+        // nothing mapped so far selects, so no cache has to be flushed (SDM 3A, 12.12.4).
+        Msr::new(IA32_PAT).write(HOST_PAT);
     }
 }
 
