@@ -35,20 +35,22 @@ pub(crate) fn log_start() -> u64 {
     RING.lock().start()
 }
 
-struct RingWriter;
+/// Writers hold their lock for a whole line, so that lines of two CPUs do not mix. What a record
+/// formats takes no lock of its own.
+struct RingWriter<'a>(&'a mut ByteRing<RING_BYTES>);
 
-impl Write for RingWriter {
+impl Write for RingWriter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        RING.lock().extend(text.as_bytes());
+        self.0.extend(text.as_bytes());
         Ok(())
     }
 }
 
-struct SerialWriter;
+struct SerialWriter<'a>(&'a mut super::Serial);
 
-impl Write for SerialWriter {
+impl Write for SerialWriter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        super::SERIAL.lock().write_waiting(text.as_bytes());
+        self.0.write_waiting(text.as_bytes());
         Ok(())
     }
 }
@@ -66,7 +68,7 @@ impl Log for Logger {
             log::Level::Info | log::Level::Debug | log::Level::Trace => "",
         };
         let _ = writeln!(
-            RingWriter,
+            RingWriter(&mut RING.lock()),
             "[{seconds:5}.{micros:06}] {level}{}",
             record.args()
         );
@@ -74,7 +76,11 @@ impl Log for Logger {
             .get()
             .is_some_and(|limit| record.level() <= *limit)
         {
-            let _ = write!(SerialWriter, "(godwit) {level}{}\r\n", record.args());
+            let _ = write!(
+                SerialWriter(&mut super::SERIAL.lock()),
+                "(godwit) {level}{}\r\n",
+                record.args()
+            );
         }
     }
 

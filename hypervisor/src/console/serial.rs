@@ -108,20 +108,26 @@ impl Serial {
         }
     }
 
+    /// dom0's bytes: as many as there is room for. When that is not all, `serve` says when there is.
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.enqueue(bytes);
+        self.waiting_for_room = taken < bytes.len();
+        taken
+    }
+
+    fn enqueue(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes
             .iter()
             .take_while(|byte| self.send.push(**byte))
             .count();
-        self.waiting_for_room = taken < bytes.len();
         self.pump();
         taken
     }
 
-    /// As `write`, but waits for room.
+    /// The hypervisor's bytes: all of them, waiting for room where there is none.
     pub(super) fn write_waiting(&mut self, mut bytes: &[u8]) {
         loop {
-            let taken = self.write(bytes);
+            let taken = self.enqueue(bytes);
             bytes = &bytes[taken..];
             if bytes.is_empty() || self.uart.is_none() {
                 return;
@@ -160,7 +166,7 @@ impl Serial {
             news = true;
         }
         if let Some(text) = self.keys.announcement() {
-            self.write(text.as_bytes());
+            self.enqueue(text.as_bytes());
         }
         news
     }
