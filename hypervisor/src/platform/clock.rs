@@ -15,6 +15,8 @@ static NS_MULTIPLIER: AtomicU64 = AtomicU64::new(0);
 const PIT_HZ: u64 = 1_193_182;
 /// How long is measured: 10 ms keeps the error of one PIT tick below 0.01 %.
 const MEASURE_PIT_TICKS: u64 = PIT_HZ / 100;
+/// Looks at the PIT before it is given up: each takes about a microsecond of bus time.
+const MEASURE_LOOKS_MAX: u32 = 10_000_000;
 
 /// The TSC now.
 #[inline]
@@ -43,9 +45,13 @@ pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
     ((u128::from(ticks) * u128::from(NS_MULTIPLIER.load(Ordering::Relaxed))) >> 32) as u64
 }
 
-/// Nanoseconds as TSC ticks.
+/// Nanoseconds as TSC ticks: the fewest that [`ticks_to_ns`] makes at least `ns`, by the same factor.
+/// A timer set for a time would otherwise come before that time by the factor's error, which grows
+/// with the uptime, and would be set again and again until then. All ones when it does not fit.
 pub(crate) fn ns_to_ticks(ns: u64) -> u64 {
-    (u128::from(ns) * u128::from(tsc_hz()) / 1_000_000_000) as u64
+    let multiplier = NS_MULTIPLIER.load(Ordering::Relaxed).max(1);
+    let ticks = (u128::from(ns) << 32).div_ceil(u128::from(multiplier));
+    u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds since the hand-over.
@@ -95,7 +101,13 @@ pub(crate) fn calibrate(at_start: impl FnOnce(), at_end: impl FnOnce()) -> u64 {
         at_start();
         gate.write(before | GATE);
         start = tsc();
+        let mut looks = 0;
         while gate.read() & OUTPUT == 0 {
+            looks += 1;
+            assert!(
+                looks < MEASURE_LOOKS_MAX,
+                "this machine's PIT (8254) does not count: switch its clock on in the firmware setup"
+            );
             core::hint::spin_loop();
         }
         end = tsc();
