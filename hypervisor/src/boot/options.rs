@@ -18,6 +18,8 @@ pub(crate) struct Options {
 const DOM0_MIB: u64 = 48;
 /// The least dom0 can work with.
 const DOM0_MIB_MIN: u64 = 24;
+/// dom0's memory lies below 4 GiB, in one piece.
+const DOM0_MIB_MAX: u64 = 3 << 10;
 
 /// Reads the command line; `unknown` is told of every word that is not understood.
 pub(crate) fn parse(cmdline: &str, mut unknown: impl FnMut(&str)) -> Options {
@@ -37,7 +39,7 @@ pub(crate) fn parse(cmdline: &str, mut unknown: impl FnMut(&str)) -> Options {
                 _ => false,
             },
             Some(("dom0_mem", mib)) => match mib.trim_end_matches('M').parse() {
-                Ok(mib) if mib >= DOM0_MIB_MIN => {
+                Ok(mib) if (DOM0_MIB_MIN..=DOM0_MIB_MAX).contains(&mib) => {
                     options.dom0_mib = mib;
                     true
                 }

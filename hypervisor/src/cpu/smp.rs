@@ -150,6 +150,8 @@ pub(crate) fn start(apic_ids: impl Iterator<Item = u32>, entry: extern "C" fn(u6
         if start_one(apic_id, page) {
             index += 1;
         } else {
+            // Should it come late after all, it would find neither page nor stack: back to waiting.
+            apic::send_init(apic_id);
             log::warn!("the CPU with APIC id {apic_id} does not answer: it is not used");
         }
     }

@@ -140,7 +140,7 @@ impl<B: Hosted> Host<B> {
             .bars
             .get(table as usize & 7)?;
         let offset = u64::from(table & !7) + u64::from(entry) * 16;
-        if bar.is_port() || offset + 16 > bar.bytes() {
+        if bar.is_port() || bar.address == 0 || offset + 16 > bar.bytes() {
             return None;
         }
         pci::write(device, at + 2, 2, control | MSIX_ENABLE | MSIX_MASK_ALL);
