@@ -58,10 +58,25 @@ pub(super) struct Domain<B: Hosted> {
 pub(super) struct VcpuSlot<B: Hosted> {
     pub(super) key: VcpuKey,
     pub(super) index: VcpuIndex,
-    pub(super) domain: Arc<Domain<B>>,
     pub(super) state: TicketMutex<VcpuState<B>>,
     pub(super) exits: AtomicU64,
     pub(super) last_rip: AtomicU64,
+}
+
+/// A vCPU with its domain: what a CPU runs. Only the host's table of vCPUs keeps these: a domain keeps
+/// its vCPUs, and would live for ever if they kept it.
+pub(super) struct Runnable<B: Hosted> {
+    pub(super) vcpu: Arc<VcpuSlot<B>>,
+    pub(super) domain: Arc<Domain<B>>,
+}
+
+impl<B: Hosted> Clone for Runnable<B> {
+    fn clone(&self) -> Self {
+        Self {
+            vcpu: self.vcpu.clone(),
+            domain: self.domain.clone(),
+        }
+    }
 }
 
 /// Registers and everything else that only its runner may touch.
@@ -71,6 +86,8 @@ pub(super) struct VcpuState<B: Hosted> {
     pub(super) xstate: Xstate,
     /// Host TSC until which dom0's `wait` sleeps at most.
     pub(super) wait_deadline: u64,
+    /// It waits in HLT, or for its start-up IPI.
+    pub(super) halted: bool,
     /// Registers to take on when it is loaded next.
     pub(super) pending_state: Option<alloc::boxed::Box<VcpuRecord>>,
 }
@@ -163,7 +180,7 @@ impl<B: Hosted> Domain<B> {
 
 impl<B: Hosted> VcpuSlot<B> {
     pub(super) fn new(
-        domain: &Arc<Domain<B>>,
+        domain: &Domain<B>,
         index: VcpuIndex,
         key: VcpuKey,
     ) -> Result<Self, OutOfMemory> {
@@ -179,12 +196,12 @@ impl<B: Hosted> VcpuSlot<B> {
         Ok(Self {
             key,
             index,
-            domain: domain.clone(),
             state: TicketMutex::new(VcpuState {
                 hardware,
                 core: Vcpu::new(lapic, domain.shape.access, offset),
                 xstate: Xstate::new(domain.policy.xcr0_allowed())?,
                 wait_deadline: u64::MAX,
+                halted: false,
                 pending_state: None,
             }),
             exits: AtomicU64::new(0),

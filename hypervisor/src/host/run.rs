@@ -13,7 +13,7 @@ use godwit_vmm::lifecycle::Event;
 use godwit_vmm::sched::{Decision, VcpuKey};
 use godwit_vmm::vcpu::{Ending, Next};
 
-use super::domain::{Domain, VcpuSlot, VcpuState};
+use super::domain::{Domain, Runnable, VcpuSlot, VcpuState};
 use super::world::Surroundings;
 use super::{Host, Hosted};
 use crate::cpu::{self, vectors};
@@ -26,8 +26,8 @@ impl<B: Hosted> Host<B> {
         let mut decision = self.pick();
         loop {
             // Only at the start: `run_vcpu` finishes its own switches.
-            match decision.run.and_then(|key| self.slot(key)) {
-                Some(slot) => decision = self.run_vcpu(&mut cpu, &slot, decision),
+            match decision.run.and_then(|key| self.runnable(key)) {
+                Some(runnable) => decision = self.run_vcpu(&mut cpu, &runnable, decision),
                 None => {
                     self.idle(&decision);
                     decision = self.pick();
@@ -37,12 +37,12 @@ impl<B: Hosted> Host<B> {
         }
     }
 
-    fn slot(&self, key: VcpuKey) -> Option<alloc::sync::Arc<VcpuSlot<B>>> {
+    fn runnable(&self, key: VcpuKey) -> Option<Runnable<B>> {
         self.vcpus
             .read()
             .get(usize::from(key.slot()))?
             .clone()
-            .filter(|slot| slot.key == key)
+            .filter(|runnable| runnable.vcpu.key == key)
     }
 
     /// Asks the scheduler, after waking who has slept long enough.
@@ -124,6 +124,13 @@ impl<B: Hosted> Host<B> {
             domain: &slot.domain,
             wait_deadline: u64::MAX,
         };
+        if state.halted {
+            // Woken, but perhaps for nothing: HLT ends only with an interrupt.
+            if !state.core.has_work(&mut world) {
+                return Next::Wait;
+            }
+            state.halted = false;
+        }
         loop {
             state.core.before_entry(&mut state.hardware, &mut world);
             let deadline = slice_end
@@ -170,7 +177,11 @@ impl<B: Hosted> Host<B> {
             Next::Enter | Next::Interrupted => {}
             Next::Wait if slot.domain.is_control() && self.run_errand(cpu, &mut state.hardware) => {
             }
-            Next::Wait => self.wait(slot, state),
+            Next::Wait => {
+                // dom0 waits in a hypercall, which it repeats; guests wait in HLT, which they do not.
+                state.halted = !slot.domain.is_control();
+                self.wait(slot, state);
+            }
             Next::Yield => {
                 let _ = self.scheduler.lock().yield_now(slot.key);
             }
