@@ -28,6 +28,7 @@ use platform::{acpi, apic, clock, ioapic, pci};
 #[unsafe(no_mangle)]
 extern "C" fn start(magic: u32, information: u32, tsc: u64) -> ! {
     clock::set_boot_tsc(tsc);
+    cpu::descriptors::install_early();
     console::init();
     let info = boot::info::parse(magic, information)
         .unwrap_or_else(|error| refuse(format_args!("{error}: boot with multiboot2 by GRUB 2")));

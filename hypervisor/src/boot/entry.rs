@@ -155,7 +155,10 @@ boot_pd: .skip 4096 * 4
 boot_stack_32:
 
     .section .bss
-    .balign 16
+    .balign 4096
+    .globl boot_stack_guard
+boot_stack_guard:                   // memory::tables does not map this page
+    .skip 4096
     .skip 65536
 boot_stack_top:
     .text

@@ -23,26 +23,24 @@ const IST_NMI: u16 = 1;
 const IST_MACHINE_CHECK: u16 = 2;
 
 static IDT: Once<InterruptDescriptorTable> = Once::new();
+static EARLY_IDT: Once<InterruptDescriptorTable> = Once::new();
 
+/// Handlers on the stack in use.
 fn build_idt() -> InterruptDescriptorTable {
     let mut idt = InterruptDescriptorTable::new();
     // SAFETY: each stub saves every register, hands over to
     // `vectors::interrupt_entry` and returns with IRETQ, popping the error code where the CPU
-    // pushes one; the IST indices are those of the TSS below.
+    // pushes one.
     unsafe {
         idt.divide_error.set_handler_addr(stub_address(0));
         idt.debug.set_handler_addr(stub_address(1));
-        idt.non_maskable_interrupt
-            .set_handler_addr(stub_address(2))
-            .set_stack_index(IST_NMI);
+        idt.non_maskable_interrupt.set_handler_addr(stub_address(2));
         idt.breakpoint.set_handler_addr(stub_address(3));
         idt.overflow.set_handler_addr(stub_address(4));
         idt.bound_range_exceeded.set_handler_addr(stub_address(5));
         idt.invalid_opcode.set_handler_addr(stub_address(6));
         idt.device_not_available.set_handler_addr(stub_address(7));
-        idt.double_fault
-            .set_handler_addr(stub_address(8))
-            .set_stack_index(IST_DOUBLE_FAULT);
+        idt.double_fault.set_handler_addr(stub_address(8));
         idt.invalid_tss.set_handler_addr(stub_address(10));
         idt.segment_not_present.set_handler_addr(stub_address(11));
         idt.stack_segment_fault.set_handler_addr(stub_address(12));
@@ -51,9 +49,7 @@ fn build_idt() -> InterruptDescriptorTable {
         idt.page_fault.set_handler_addr(stub_address(14));
         idt.x87_floating_point.set_handler_addr(stub_address(16));
         idt.alignment_check.set_handler_addr(stub_address(17));
-        idt.machine_check
-            .set_handler_addr(stub_address(18))
-            .set_stack_index(IST_MACHINE_CHECK);
+        idt.machine_check.set_handler_addr(stub_address(18));
         idt.simd_floating_point.set_handler_addr(stub_address(19));
         idt.virtualization.set_handler_addr(stub_address(20));
         idt.cp_protection_exception
@@ -68,6 +64,28 @@ fn build_idt() -> InterruptDescriptorTable {
         }
     }
     idt
+}
+
+fn build_idt_with_stacks() -> InterruptDescriptorTable {
+    let mut idt = build_idt();
+    // SAFETY: the stubs are those set before, and the indices those of the TSS that `install` loads.
+    unsafe {
+        idt.non_maskable_interrupt
+            .set_handler_addr(stub_address(2))
+            .set_stack_index(IST_NMI);
+        idt.double_fault
+            .set_handler_addr(stub_address(8))
+            .set_stack_index(IST_DOUBLE_FAULT);
+        idt.machine_check
+            .set_handler_addr(stub_address(18))
+            .set_stack_index(IST_MACHINE_CHECK);
+    }
+    idt
+}
+
+/// A table for the first CPU's way up to `install`: faults there have an epitaph, on the boot stack.
+pub(crate) fn install_early() {
+    EARLY_IDT.call_once(build_idt).load();
 }
 
 /// Gives this CPU its tables and stacks. They live as long as the machine runs.
@@ -93,6 +111,6 @@ pub(super) fn install() -> Result<(), OutOfMemory> {
         GS::set_reg(SegmentSelector::NULL);
         load_tss(task);
     }
-    IDT.call_once(build_idt).load();
+    IDT.call_once(build_idt_with_stacks).load();
     Ok(())
 }

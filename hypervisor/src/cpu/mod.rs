@@ -1,6 +1,6 @@
 //! A CPU of the host: its tables, its per-CPU block, its interrupt vectors, its last words.
 
-mod descriptors;
+pub(crate) mod descriptors;
 pub(crate) mod epitaph;
 pub(crate) mod features;
 pub(crate) mod smp;
@@ -90,6 +90,12 @@ pub(crate) fn install(index: u32, apic_id: u32) -> Result<(), OutOfMemory> {
     GsBase::write(VirtAddr::new(address));
     CPUS[index as usize].store(block, Ordering::Release);
     Ok(())
+}
+
+/// Takes a CPU's block away again: it has started and cannot be used. Its number may be given to
+/// another.
+pub(crate) fn withdraw(index: u32) {
+    CPUS[index as usize].store(core::ptr::null_mut(), Ordering::Release);
 }
 
 /// Stops this CPU.

@@ -33,6 +33,7 @@ unsafe extern "C" {
     static _text_end: u8;
     static _rodata_end: u8;
     static _image_end: u8;
+    static boot_stack_guard: u8;
 }
 
 /// The borders of the image, as virtual addresses except `physical_start`.
@@ -42,6 +43,8 @@ pub(crate) struct ImageBorders {
     pub(crate) text_end: u64,
     pub(crate) rodata_end: u64,
     pub(crate) end: u64,
+    /// The page below the first CPU's stack, which is never mapped.
+    pub(crate) stack_guard: u64,
 }
 
 impl ImageBorders {
@@ -53,6 +56,7 @@ impl ImageBorders {
             text_end: (&raw const _text_end) as u64,
             rodata_end: (&raw const _rodata_end) as u64,
             end: (&raw const _image_end) as u64,
+            stack_guard: (&raw const boot_stack_guard) as u64,
         }
     }
 

@@ -140,7 +140,10 @@ fn map_image(mapper: &mut OffsetPageTable<'_>, early: &mut Early) {
         (borders.rodata_end, borders.end, DATA),
     ];
     for (start, end, flags) in sections {
-        for page in (start..end).step_by(4096) {
+        for page in (start..end)
+            .step_by(4096)
+            .filter(|page| *page != borders.stack_guard)
+        {
             map::<Size4KiB>(mapper, early, page, page - IMAGE_BASE, flags);
         }
     }
