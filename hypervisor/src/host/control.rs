@@ -19,16 +19,17 @@ use godwit_vmm::sched::{
 use zerocopy::FromBytes;
 
 use super::calls::Caller;
-use super::domain::{Domain, Shape, VcpuSlot};
+use super::domain::{Domain, Runnable, Shape, VcpuSlot};
 use super::errand::Errand;
 use super::{Host, Hosted};
 use crate::cpu::features;
+use crate::memory;
 use crate::platform::clock;
 
 /// The most memory a domain may have: what 4-level nested tables cover by far, in pages.
 const PAGES_MAX: u64 = 1 << 30;
-/// vCPUs a domain may have: guests with more than one come with the guest platform.
-const VCPUS_MAX: u32 = 1;
+/// vCPUs a domain may have.
+const VCPUS_MAX: u32 = 32;
 
 impl<B: Hosted> Caller<'_, B> {
     pub(super) fn domain_config(&self, address: u64, length: u64) -> Result<DomainConfig, Refusal> {
@@ -103,6 +104,10 @@ impl<B: Hosted> Host<B> {
 
     pub(super) fn create_domain(&self, config: &DomainConfig) -> Result<DomainId, Status> {
         let shape = shape(config)?;
+        // Its heap objects come out of the reserve that guests' memory leaves.
+        if memory::free_bytes() < memory::RESERVE_BYTES / 2 {
+            return Err(Status::NoMemory);
+        }
         let mut domains = self.domains.write();
         let clash = domains
             .iter()
@@ -169,13 +174,24 @@ impl<B: Hosted> Host<B> {
             debug_assert!(kick.is_none(), "a paused vCPU needs no CPU");
             key
         };
-        let slot = Arc::new(VcpuSlot::new(domain, index, key).map_err(|_| Status::NoMemory)?);
+        let slot = VcpuSlot::new(domain, index, key).map_err(|_| {
+            let removed = self.scheduler.lock().remove(key);
+            assert!(
+                removed.is_ok(),
+                "a vCPU just added cannot be removed: {removed:?}"
+            );
+            Status::NoMemory
+        })?;
+        let slot = Arc::new(slot);
         let mut table = self.vcpus.write();
         let at = usize::from(key.slot());
         if table.len() <= at {
-            table.resize(at + 1, None);
+            table.resize_with(at + 1, || None);
         }
-        table[at] = Some(slot.clone());
+        table[at] = Some(Runnable {
+            vcpu: slot.clone(),
+            domain: domain.clone(),
+        });
         Ok(slot)
     }
 
@@ -184,9 +200,10 @@ impl<B: Hosted> Host<B> {
         let mut table = self.vcpus.write();
         let mut scheduler = self.scheduler.lock();
         for entry in table.iter_mut() {
-            if let Some(slot) = entry.take_if(|slot| slot.domain.id == domain.id) {
-                self.sleepers.lock().retain(|(_, key)| *key != slot.key);
-                let removed = scheduler.remove(slot.key);
+            if let Some(Runnable { vcpu, .. }) = entry.take_if(|entry| entry.domain.id == domain.id)
+            {
+                self.sleepers.lock().retain(|(_, key)| *key != vcpu.key);
+                let removed = scheduler.remove(vcpu.key);
                 assert!(
                     removed.is_ok(),
                     "a vCPU that is off its CPU cannot be removed: {removed:?}"

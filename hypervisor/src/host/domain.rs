@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use godwit_abi::{Access, DomainId, ShutdownReason, Status, VcpuIndex};
@@ -14,7 +15,7 @@ use godwit_vmm::devices::lapic::Lapic;
 use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::lifecycle::Life;
 use godwit_vmm::sched::VcpuKey;
-use godwit_vmm::vcpu::{Ending, Vcpu};
+use godwit_vmm::vcpu::{Ending, Inbox, Vcpu};
 use spin::mutex::TicketMutex;
 use spin::once::Once;
 
@@ -59,6 +60,10 @@ pub(super) struct VcpuSlot<B: Hosted> {
     pub(super) key: VcpuKey,
     pub(super) index: VcpuIndex,
     pub(super) state: TicketMutex<VcpuState<B>>,
+    /// Messages from others.
+    pub(super) inbox: Inbox,
+    /// `Address` of its local APIC, published for senders.
+    pub(super) apic_address: AtomicU64,
     pub(super) exits: AtomicU64,
     pub(super) last_rip: AtomicU64,
 }
@@ -76,6 +81,14 @@ impl<B: Hosted> Clone for Runnable<B> {
             vcpu: self.vcpu.clone(),
             domain: self.domain.clone(),
         }
+    }
+}
+
+impl<B: Hosted> Deref for Runnable<B> {
+    type Target = VcpuSlot<B>;
+
+    fn deref(&self) -> &VcpuSlot<B> {
+        &self.vcpu
     }
 }
 
@@ -201,7 +214,7 @@ impl<B: Hosted> VcpuSlot<B> {
                 core: Vcpu::new(lapic, domain.shape.access, offset),
                 xstate: Xstate::new(domain.policy.xcr0_allowed())?,
                 wait_deadline: u64::MAX,
-                halted: false,
+                halted: !bootstrap,
                 pending_state: None,
             }),
             exits: AtomicU64::new(0),

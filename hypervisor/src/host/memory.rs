@@ -14,7 +14,7 @@ use godwit_vmm::nested::{
 use spin::mutex::TicketMutex;
 
 use crate::memory::layout::direct_map;
-use crate::memory::{OutOfMemory, allocate, free, with_frames};
+use crate::memory::{OutOfMemory, RESERVE_BYTES, allocate, free, with_frames};
 
 /// Leaves handled between two looks at anything else, when memory is given back.
 const UNMAP_BUDGET: usize = 512;
@@ -179,10 +179,16 @@ impl<F: Format> DomainMemory<F> {
             return Err(Status::BadArgument);
         }
         let owner = self.owner;
-        let frame = with_frames(|frames| frames.allocate(order, owner, Zone::Any))
-            .map_err(|_| Status::NoMemory)?;
-        zero(frame, count);
         let guest = GuestPhysical(page.checked_mul(4096).ok_or(Status::BadArgument)?);
+        let frame = with_frames(|frames| {
+            let spare = frames.counts().free.saturating_sub(RESERVE_BYTES / 4096);
+            match spare >= count {
+                true => frames.allocate(order, owner, Zone::Any).ok(),
+                false => None,
+            }
+        })
+        .ok_or(Status::NoMemory)?;
+        zero(frame, count);
         let mapped = inner.tables.map(
             &mut Tables,
             guest,

@@ -21,7 +21,7 @@ mod xstate;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use arrayvec::ArrayString;
 use godwit_abi::{HostFeatures, PciDevice};
@@ -37,7 +37,7 @@ use crate::cpu::{self, smp, vectors};
 use crate::platform::acpi::Tables;
 use crate::platform::{apic, clock, ioapic, pci, power::Power};
 use crate::{console, svm, vmx};
-use domain::{Domain, VcpuSlot};
+use domain::{Domain, Runnable};
 use domains::Domains;
 use errand::Errand;
 use events::Events;
@@ -78,7 +78,7 @@ pub(crate) struct Host<B: Hosted> {
     sleepers: TicketMutex<Sleepers>,
     /// The earliest time in `sleepers`, so that the exit path need not take the lock.
     next_sleep: AtomicU64,
-    vcpus: RwLock<Vec<Option<Arc<VcpuSlot<B>>>>>,
+    vcpus: RwLock<Vec<Option<Runnable<B>>>>,
     domains: RwLock<Domains<B>>,
     control: Once<Arc<Domain<B>>>,
     events: TicketMutex<Events>,
@@ -88,8 +88,6 @@ pub(crate) struct Host<B: Hosted> {
     /// Things refused by name since boot.
     pub(crate) refused: AtomicU64,
     pub(crate) dom0_entry_tsc: AtomicU64,
-    /// The machine is about to be reset: CPUs switch virtualization off and stop.
-    stopping: AtomicBool,
 }
 
 /// Makes the host, without domains.
@@ -126,7 +124,6 @@ pub(crate) fn build<B: Hosted>(
         devices: pci::scan(),
         refused: AtomicU64::new(0),
         dom0_entry_tsc: AtomicU64::new(0),
-        stopping: AtomicBool::new(false),
     };
     log::info!(
         "{} on {} CPU(s), {} MiB of memory, TSC {} MHz",
@@ -190,6 +187,22 @@ impl<B: Hosted> Host<B> {
         }
     }
 
+    /// A message waits in a vCPU's inbox: wakes it, or gets its CPU out of the guest to look.
+    fn notify(&self, vcpu: &VcpuSlot<B>) {
+        let (kick, running) = {
+            let mut scheduler = self.scheduler.lock();
+            let now = clock::now_ns();
+            let kick = scheduler.wake(vcpu.key, now);
+            (kick, scheduler.vcpu_view(vcpu.key, now).map(|view| view.state))
+        };
+        if let Some(target) = kick {
+            self.kick_one(target);
+        }
+        if let Some(godwit_vmm::sched::VcpuState::Running(target)) = running {
+            self.kick_one(target);
+        }
+    }
+
     /// Wakes a vCPU that may be waiting.
     fn wake(&self, key: VcpuKey) {
         let kick = self.scheduler.lock().wake(key, clock::now_ns());
@@ -198,9 +211,9 @@ impl<B: Hosted> Host<B> {
         }
     }
 
-    /// Stops guests on every CPU and does `action`, which resets or switches off the machine.
+    /// Stops every other CPU, switches virtualization off on this one and does `action`, which resets or
+    /// switches off the machine.
     fn stop_machine(&self, cpu: &mut B::Cpu, action: impl FnOnce(&Power)) {
-        self.stopping.store(true, Ordering::Release);
         apic::halt_others();
         B::disable(cpu);
         action(&self.power);
@@ -211,10 +224,13 @@ impl<B: Hosted> Host<B> {
 extern "C" fn secondary<B: Hosted>(argument: u64) -> ! {
     let index = argument as u32;
     let apic_id = (argument >> 32) as u32;
-    apic::enable();
+    // Tables first: a fault before them would reset the machine.
     let ready = cpu::install(index, apic_id)
         .map_err(|_| "no memory")
-        .and_then(|()| B::enable().map_err(|missing| missing.0));
+        .and_then(|()| {
+            apic::enable();
+            B::enable().map_err(|missing| missing.0)
+        });
     match ready {
         Ok(cpu) => {
             smp::arrived();
@@ -222,6 +238,7 @@ extern "C" fn secondary<B: Hosted>(argument: u64) -> ! {
         }
         Err(why) => {
             log::error!("CPU {index} cannot be used: {why}");
+            cpu::withdraw(index);
             cpu::halt_for_ever()
         }
     }

@@ -8,12 +8,13 @@
 use core::sync::atomic::Ordering;
 
 use godwit_abi::EventSource;
+use godwit_records::Activity;
 use godwit_vmm::hardware::VcpuHardware;
 use godwit_vmm::lifecycle::Event;
 use godwit_vmm::sched::{Decision, VcpuKey};
 use godwit_vmm::vcpu::{Ending, Next};
 
-use super::domain::{Domain, Runnable, VcpuSlot, VcpuState};
+use super::domain::{Domain, Runnable, VcpuState};
 use super::world::Surroundings;
 use super::{Host, Hosted};
 use crate::cpu::{self, vectors};
@@ -70,7 +71,7 @@ impl<B: Hosted> Host<B> {
     fn run_vcpu(
         &'static self,
         cpu: &mut B::Cpu,
-        slot: &VcpuSlot<B>,
+        slot: &Runnable<B>,
         mut decision: Decision,
     ) -> Decision {
         let this = cpu::this();
@@ -83,6 +84,8 @@ impl<B: Hosted> Host<B> {
             state.hardware.load(&pending);
             state.xstate.set_saved_xcr0(pending.xcr0);
             state.core.lapic.set_cr8(pending.cr8);
+            state.core.set_activity(pending.activity);
+            state.halted = pending.activity != Activity::Running;
         }
         state.hardware.set_tsc_offset(state.core.tsc_offset);
         state.xstate.load();
@@ -114,7 +117,7 @@ impl<B: Hosted> Host<B> {
     fn run_until(
         &'static self,
         cpu: &mut B::Cpu,
-        slot: &VcpuSlot<B>,
+        slot: &Runnable<B>,
         state: &mut VcpuState<B>,
         slice_end: u64,
     ) -> Next {
@@ -122,8 +125,14 @@ impl<B: Hosted> Host<B> {
         let mut world = Surroundings {
             host: self,
             domain: &slot.domain,
+            vcpu: slot,
             wait_deadline: u64::MAX,
         };
+        if !slot.inbox.is_empty()
+            && let Some(next) = state.core.attend(&mut state.hardware, &mut world, &slot.inbox)
+        {
+            return next;
+        }
         if state.halted {
             // Woken, but perhaps for nothing: HLT ends only with an interrupt.
             if !state.core.has_work(&mut world) {
@@ -142,7 +151,7 @@ impl<B: Hosted> Host<B> {
             let next = state.core.handle(&mut state.hardware, &mut world, exit);
             match next {
                 Next::Enter => {
-                    if this.kicked.load(Ordering::Relaxed) {
+                    if !slot.inbox.is_empty() || this.kicked.load(Ordering::Relaxed) {
                         return Next::Interrupted;
                     }
                 }
@@ -168,7 +177,7 @@ impl<B: Hosted> Host<B> {
     fn after(
         &'static self,
         cpu: &mut B::Cpu,
-        slot: &VcpuSlot<B>,
+        slot: &Runnable<B>,
         state: &mut VcpuState<B>,
         next: Next,
     ) {
@@ -190,13 +199,14 @@ impl<B: Hosted> Host<B> {
     }
 
     /// Puts the vCPU to sleep, unless something has come for it meanwhile.
-    fn wait(&'static self, slot: &VcpuSlot<B>, state: &mut VcpuState<B>) {
+    fn wait(&'static self, slot: &Runnable<B>, state: &mut VcpuState<B>) {
         let mut world = Surroundings {
             host: self,
             domain: &slot.domain,
+            vcpu: slot,
             wait_deadline: u64::MAX,
         };
-        if state.core.has_work(&mut world) {
+        if !slot.inbox.is_empty() || state.core.has_work(&mut world) {
             return;
         }
         let deadline = state.core.timer_deadline().min(state.wait_deadline);
@@ -214,7 +224,7 @@ impl<B: Hosted> Host<B> {
     }
 
     /// The guest has ended, by itself or by a fault.
-    fn end(&self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>, state: &VcpuState<B>, ending: Ending) {
+    fn end(&self, cpu: &mut B::Cpu, slot: &Runnable<B>, state: &VcpuState<B>, ending: Ending) {
         use godwit_abi::ShutdownReason as Reason;
         let domain = &slot.domain;
         let event = match ending.reason {

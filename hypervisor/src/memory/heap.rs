@@ -24,8 +24,12 @@ unsafe impl Source for FromFrames {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         // Twice the size leaves room for alignment and the allocator's own words.
         let pages = (layout.size() * 2).div_ceil(4096).next_power_of_two();
-        let order = (pages.trailing_zeros() as u8).max(GROWTH_ORDER);
-        let frame = allocate(order, Zone::Any).map_err(|_| ())?;
+        let least = pages.trailing_zeros() as u8;
+        // When memory is scarce or in pieces, a smaller block will do.
+        let (order, frame) = (least..=least.max(GROWTH_ORDER))
+            .rev()
+            .find_map(|order| Some((order, allocate(order, Zone::Any).ok()?)))
+            .ok_or(())?;
         // SAFETY: the block is ours from now on and never freed; the direct map covers it.
         unsafe { talc.claim(direct_map(frame.address().0), 4096 << order) }.ok_or(())?;
         Ok(())

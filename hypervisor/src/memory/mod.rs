@@ -25,6 +25,10 @@ pub(crate) struct OutOfMemory;
 /// The least memory, in bytes, that a host can have: hypervisor, dom0 and one small guest.
 pub(crate) const MEMORY_MIN_BYTES: u64 = 96 << 20;
 
+/// What stays free of guests, in bytes: what the hypervisor needs of its heap while guests live must
+/// not fail, because nobody could be told.
+pub(crate) const RESERVE_BYTES: u64 = 4 << 20;
+
 type Table = Frames<&'static mut [FrameInfo]>;
 
 static FRAMES: TicketMutex<Option<Table>> = TicketMutex::new(None);
