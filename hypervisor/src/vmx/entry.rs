@@ -264,10 +264,13 @@ impl Vcpu {
         const RTM: u64 = 1 << 16;
         const DR7_GENERAL_DETECT: u64 = 1 << 13;
         let interruption = Current.interruption();
-        let Exit::Exception(number, error_code) =
-            decode(u32::from(reason::EXCEPTION_OR_NMI), &Current)
-        else {
-            return;
+        let (number, error_code) = match decode(u32::from(reason::EXCEPTION_OR_NMI), &Current) {
+            Exit::Exception(number, error_code) => (number, error_code),
+            // The exit has taken the host's NMI, and holds back the next until an IRET (SDM 3C 28.3): its handler runs now,
+            // as it does on SVM, where it comes by itself.
+            // SAFETY: the IDT has a handler for NMI, on a stack of its own.
+            Exit::HostNmi => return unsafe { core::arch::asm!("int 2") },
+            _ => return,
         };
         let length = Current.instruction_length();
         self.reflected = Injection::of_exit(
