@@ -70,6 +70,8 @@ pub(crate) struct SvmCpu {
     host_state: Page,
     pub(super) next_rip: bool,
     pub(super) flush_by_asid: bool,
+    /// ASIDs there are; the last one is shared by all vCPUs whose tags are beyond it.
+    pub(super) asids: u32,
 }
 
 impl SvmCpu {
@@ -78,7 +80,8 @@ impl SvmCpu {
         probe()?;
         let save_area = Page::zeroed().map_err(|_| NO_MEMORY)?;
         let host_state = Page::zeroed().map_err(|_| NO_MEMORY)?;
-        let edx = cpuid(0x8000_000a, 0).edx;
+        let svm = cpuid(0x8000_000a, 0);
+        let edx = svm.edx;
         // SAFETY: SVM is there and not disabled (`probe`); both pages are ours for as long as this
         // value lives, which is as long as SVM is on.
         unsafe {
@@ -91,6 +94,7 @@ impl SvmCpu {
             host_state,
             next_rip: edx & feature::NRIPS != 0,
             flush_by_asid: edx & feature::FLUSH_BY_ASID != 0,
+            asids: svm.ebx,
         })
     }
 

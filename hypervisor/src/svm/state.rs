@@ -64,7 +64,7 @@ pub(super) fn save(vcpu: &SvmVcpu) -> VcpuState {
     let vmcb = vcpu.vmcb();
     let mut gprs = vcpu.gprs;
     gprs[Gpr::Rsp as usize] = vmcb.rsp;
-    let [dr0, dr1, dr2, dr3] = vcpu.debug_addresses;
+    let [dr0, dr1, dr2, dr3] = vcpu.debug_addresses();
     VcpuState {
         gprs,
         rip: vmcb.rip,

@@ -29,6 +29,9 @@ pub(crate) struct SvmVcpu {
     has_tsc_aux: bool,
     pub(super) flush: bool,
     last_cpu: u32,
+    /// The ASID it has where there are enough.
+    tag: u32,
+    loaded: bool,
     /// An NMI handler runs; and at which RIP its IRET was seen, which has not executed yet.
     pub(super) nmi_blocked: bool,
     pub(super) iret_rip: Option<u64>,
@@ -45,6 +48,8 @@ impl SvmVcpu {
             has_tsc_aux: cpuid(0x8000_0001, 0).edx & 1 << 27 != 0,
             flush: true,
             last_cpu: NOWHERE,
+            tag: setup.tag.into(),
+            loaded: false,
             nmi_blocked: false,
             iret_rip: None,
         };
@@ -68,7 +73,6 @@ impl SvmVcpu {
         vmcb.intercept_exceptions = 1 << 1 | 1 << 17;
         vmcb.iopm_base = maps.io;
         vmcb.msrpm_base = maps.msr;
-        vmcb.asid = setup.tag.into();
         vmcb.virtual_interrupt = virtual_interrupt::MASKING;
         vmcb.nested_control = 1;
         vmcb.nested_cr3 = setup.nested_root;
@@ -94,13 +98,26 @@ impl SvmVcpu {
         self.vmcb.physical()
     }
 
-    pub(super) fn load_on(&mut self, _cpu: &SvmCpu) {
+    pub(super) fn load_on(&mut self, cpu: &SvmCpu) {
         let here = crate::cpu::this().index;
-        if self.last_cpu != here {
+        let shared = cpu.asids - 1;
+        if self.last_cpu != here || self.tag >= shared {
             self.last_cpu = here;
-            // What this CPU remembers under our ASID may be from before we ran elsewhere.
+            // What this CPU remembers under our ASID may be from before we ran elsewhere, or another's.
             self.flush = true;
         }
+        self.vmcb_mut().asid = self.tag.min(shared);
+        self.loaded = true;
+        self.swap_in();
+    }
+
+    pub(super) fn unload(&mut self) {
+        self.debug_addresses = self.debug_addresses();
+        self.loaded = false;
+    }
+
+    /// Puts into the CPU what VMLOAD does not.
+    fn swap_in(&self) {
         let [dr0, dr1, dr2, dr3] = self.debug_addresses;
         Dr0::write(dr0);
         Dr1::write(dr1);
@@ -112,8 +129,12 @@ impl SvmVcpu {
         }
     }
 
-    pub(super) fn unload(&mut self) {
-        self.debug_addresses = [Dr0::read(), Dr1::read(), Dr2::read(), Dr3::read()];
+    /// DR0 to DR3, wherever they are now.
+    pub(super) fn debug_addresses(&self) -> [u64; 4] {
+        match self.loaded {
+            true => [Dr0::read(), Dr1::read(), Dr2::read(), Dr3::read()],
+            false => self.debug_addresses,
+        }
     }
 }
 
@@ -340,6 +361,9 @@ impl VcpuHardware for SvmVcpu {
 
     fn load(&mut self, new: &VcpuState) {
         state::load(self, new);
+        if self.loaded {
+            self.swap_in();
+        }
         self.gprs[Gpr::Rax as usize] = new.gprs[Gpr::Rax as usize];
     }
 
