@@ -85,7 +85,8 @@ unsafe extern "C" {
 /// Runs the guest until it exits.
 #[inline]
 pub(super) fn enter(cpu: &mut SvmCpu, vcpu: &mut SvmVcpu, deadline_tsc: u64) -> Exit {
-    timer::arm(deadline_tsc);
+    let shadow = super::shadow::before_entry(vcpu);
+    timer::arm(shadow.deadline(deadline_tsc));
     let flush = core::mem::take(&mut vcpu.flush);
     let rax = vcpu.gprs[Gpr::Rax as usize];
     let vmcb = vcpu.vmcb_mut();
@@ -118,6 +119,7 @@ pub(super) fn enter(cpu: &mut SvmCpu, vcpu: &mut SvmVcpu, deadline_tsc: u64) -> 
     if vcpu.nmi_blocked {
         after_nmi(vcpu);
     }
+    shadow.after_exit(vcpu);
     svm::decode(&raw)
 }
 

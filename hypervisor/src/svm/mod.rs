@@ -7,6 +7,7 @@ mod cpu;
 mod dump;
 mod entry;
 mod maps;
+mod shadow;
 mod state;
 mod vcpu;
 mod vmcb;

@@ -35,6 +35,8 @@ pub(crate) struct SvmVcpu {
     /// An NMI handler runs; and at which RIP its IRET was seen, which has not executed yet.
     pub(super) nmi_blocked: bool,
     pub(super) iret_rip: Option<u64>,
+    /// Exits in a row at the instruction behind STI or MOV SS.
+    pub(super) shadow_exits: u32,
 }
 
 impl SvmVcpu {
@@ -52,6 +54,7 @@ impl SvmVcpu {
             loaded: false,
             nmi_blocked: false,
             iret_rip: None,
+            shadow_exits: 0,
         };
         let vmcb = vcpu.vmcb_mut();
         use intercept_1::*;
