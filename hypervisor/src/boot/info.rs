@@ -92,6 +92,44 @@ fn cut<const N: usize>(text: &str) -> ArrayString<N> {
     ArrayString::from(&text[..end]).unwrap_or_default()
 }
 
+/// Memory beyond this is not used: the frame table numbers frames with 32 bits.
+const MEMORY_END_MAX: u64 = 8 << 40;
+
+/// A memory map entry, as far as it can be used.
+fn range(start: u64, bytes: u64) -> Range {
+    let start = start.min(MEMORY_END_MAX);
+    Range {
+        start,
+        end: start.saturating_add(bytes).min(MEMORY_END_MAX),
+    }
+}
+
+/// Adds a usable area without what other entries claim of it: firmware whose entries overlap means the
+/// more careful one. What finds no place any more is not used.
+fn add_without<const N: usize>(
+    usable: &mut ArrayVec<Range, N>,
+    mut area: Range,
+    others: impl Iterator<Item = Range> + Clone,
+) {
+    while area.start < area.end {
+        let here = others.clone().filter(|other| other.start < other.end);
+        let next = here
+            .filter(|other| other.start < area.end && area.start < other.end)
+            .min_by_key(|other| other.start);
+        let end = next.map_or(area.end, |other| other.start);
+        if area.start < end {
+            let free = Range {
+                start: area.start,
+                end,
+            };
+            if usable.try_push(free).is_err() {
+                return;
+            }
+        }
+        area.start = next.map_or(area.end, |other| other.end);
+    }
+}
+
 /// Reads the information structure at physical address `address`.
 pub(crate) fn parse(magic: u32, address: u32) -> Result<BootInfo, BootError> {
     if magic != MAGIC {
@@ -103,23 +141,17 @@ pub(crate) fn parse(magic: u32, address: u32) -> Result<BootInfo, BootError> {
     let information =
         unsafe { BootInformation::load(pointer) }.map_err(|_| BootError::Malformed)?;
     let map = information.memory_map_tag().ok_or(BootError::NoMemoryMap)?;
+    let areas = || {
+        map.memory_areas()
+            .iter()
+            .map(|area| (area.typ(), range(area.start_address(), area.size())))
+    };
     let mut usable = ArrayVec::new();
-    let mut memory_end = 0;
-    for area in map.memory_areas() {
-        if area.typ() != MemoryAreaType::Available || area.size() == 0 {
-            continue;
-        }
-        memory_end = memory_end.max(area.end_address());
-        if usable
-            .try_push(Range {
-                start: area.start_address(),
-                end: area.end_address(),
-            })
-            .is_err()
-        {
-            break;
-        }
+    for (_, available) in areas().filter(|(kind, _)| *kind == MemoryAreaType::Available) {
+        let others = areas().filter(|(kind, _)| *kind != MemoryAreaType::Available);
+        add_without(&mut usable, available, others.map(|(_, other)| other));
     }
+    let memory_end = usable.iter().map(|area| area.end).max().unwrap_or(0);
     Ok(BootInfo {
         usable,
         memory_end,

@@ -53,14 +53,11 @@ fn shape(config: &DomainConfig) -> Result<Shape, Status> {
     if !named
         || !sized
         || !weighted
-        || config.vcpus == 0
+        || !(1..=VCPUS_MAX).contains(&config.vcpus)
         || config.flags != 0
         || config.reserved != [0; 2]
     {
         return Err(Status::BadArgument);
-    }
-    if config.vcpus > VCPUS_MAX {
-        return Err(Status::NotSupported);
     }
     Ok(Shape {
         name: String::from(name),

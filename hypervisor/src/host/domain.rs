@@ -11,7 +11,7 @@ use godwit_records::VcpuState as VcpuRecord;
 use godwit_vmm::cpuid::{Leaf, Policy};
 use godwit_vmm::devices::TscRate;
 use godwit_vmm::devices::debug_console::Cursor;
-use godwit_vmm::devices::lapic::Lapic;
+use godwit_vmm::devices::lapic::{ApicMode, Lapic};
 use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::lifecycle::Life;
 use godwit_vmm::sched::VcpuKey;
@@ -51,6 +51,8 @@ pub(super) struct Domain<B: Hosted> {
     pub(super) vcpus: Once<Vec<Arc<VcpuSlot<B>>>>,
     pub(super) ending: TicketMutex<Option<Ending>>,
     pub(super) refused: AtomicU64,
+    /// Added to the host's TSC on every vCPU: guest time begins at the domain's creation.
+    pub(super) tsc_offset: u64,
     /// dom0 has been told that there is console output, and has not read it yet.
     pub(super) console_told: AtomicBool,
 }
@@ -136,6 +138,11 @@ impl<B: Hosted> Domain<B> {
             vcpus: Once::new(),
             ending: TicketMutex::new(None),
             refused: AtomicU64::new(0),
+            // dom0 shares the host's clock: deadlines of its `wait` are host time.
+            tsc_offset: match shape.access {
+                Access::Control => 0,
+                Access::Any => clock::tsc().wrapping_neg(),
+            },
             console_told: AtomicBool::new(false),
             weight: AtomicU32::new(shape.weight),
             cap_percent: AtomicU32::new(shape.cap_percent),
@@ -202,13 +209,15 @@ impl<B: Hosted> VcpuSlot<B> {
             tag: key.slot() + 1,
         };
         let hardware = B::create(&setup)?;
-        let lapic = Lapic::new(index.0.into(), index.0 == 0, tsc_rate());
-        // Guest time begins at the domain's creation.
-        let offset = clock::tsc().wrapping_neg();
-        let offset = if domain.is_control() { 0 } else { offset };
+        let lapic =
+            Lapic::after_firmware(index.0.into(), index.0 == 0, ApicMode::XApic, tsc_rate());
+        let offset = domain.tsc_offset;
+        let (address, bootstrap) = (lapic.address().pack(), lapic.is_bootstrap());
         Ok(Self {
             key,
             index,
+            inbox: Inbox::new(),
+            apic_address: AtomicU64::new(address),
             state: TicketMutex::new(VcpuState {
                 hardware,
                 core: Vcpu::new(lapic, domain.shape.access, offset),

@@ -3,7 +3,7 @@
 use godwit_abi::{InterruptKind, PciAddress, Port, Status};
 
 use super::events::Source;
-use super::{Host, Hosted};
+use super::{Host, Hosted, SERIAL_IRQ};
 use crate::cpu::vectors::{DEVICE_FIRST, DEVICE_LAST};
 use crate::memory::tables::map_device;
 use crate::platform::{ioapic, pci};
@@ -72,11 +72,15 @@ impl<B: Hosted> Host<B> {
             InterruptKind::Line => {
                 let irq = pci::read(device, pci::INTERRUPT_LINE, 1) as u8;
                 let line = ioapic::pci_line(irq);
+                if line.is_same_pin(&ioapic::isa_line(SERIAL_IRQ)) {
+                    return Err(Status::Busy);
+                }
                 let shared = interrupts
                     .bound
                     .iter()
                     .flatten()
-                    .any(|bound| bound.line == Some(line));
+                    .filter_map(|bound| bound.line)
+                    .any(|other| other.is_same_pin(&line));
                 if shared {
                     // Two devices on one pin would need one event for both.
                     return Err(Status::Busy);
@@ -146,7 +150,7 @@ impl<B: Hosted> Host<B> {
         pci::write(device, at + 2, 2, control | MSIX_ENABLE | MSIX_MASK_ALL);
         let words = map_device(bar.address + offset, 16).cast::<u32>();
         // SAFETY: the entry lies inside the BAR (checked), which is mapped uncached; the table
-        // belongs to the hypervisor, dom0 gets the BAR without its page.
+        // is dom0's device's: only interrupt remapping could keep dom0 from writing it too.
         unsafe {
             words.write_volatile(MESSAGE_ADDRESS | self.apic_ids[0] << 12);
             words.add(1).write_volatile(0);

@@ -64,6 +64,9 @@ impl Hosted for svm::Svm {
     }
 }
 
+/// The ISA interrupt of COM1.
+const SERIAL_IRQ: u8 = 4;
+
 /// vCPUs that sleep until a time: TSC and key. Few, so a list.
 type Sleepers = Vec<(u64, VcpuKey)>;
 
@@ -155,7 +158,7 @@ impl<B: Hosted> Host<B> {
     /// Lets devices interrupt: the serial line now, others as dom0 binds them.
     pub(crate) fn start_interrupts(&'static self) {
         vectors::set_device_handler(device_interrupt::<B>);
-        let line = ioapic::isa_line(4);
+        let line = ioapic::isa_line(SERIAL_IRQ);
         if ioapic::route(line, vectors::SERIAL, self.apic_ids[0]) {
             console::start_interrupts();
         } else {
@@ -188,12 +191,15 @@ impl<B: Hosted> Host<B> {
     }
 
     /// A message waits in a vCPU's inbox: wakes it, or gets its CPU out of the guest to look.
-    fn notify(&self, vcpu: &VcpuSlot<B>) {
+    fn notify(&self, vcpu: &domain::VcpuSlot<B>) {
         let (kick, running) = {
             let mut scheduler = self.scheduler.lock();
             let now = clock::now_ns();
             let kick = scheduler.wake(vcpu.key, now);
-            (kick, scheduler.vcpu_view(vcpu.key, now).map(|view| view.state))
+            (
+                kick,
+                scheduler.vcpu_view(vcpu.key, now).map(|view| view.state),
+            )
         };
         if let Some(target) = kick {
             self.kick_one(target);

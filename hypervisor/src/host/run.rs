@@ -129,7 +129,9 @@ impl<B: Hosted> Host<B> {
             wait_deadline: u64::MAX,
         };
         if !slot.inbox.is_empty()
-            && let Some(next) = state.core.attend(&mut state.hardware, &mut world, &slot.inbox)
+            && let Some(next) = state
+                .core
+                .attend(&mut state.hardware, &mut world, &slot.inbox)
         {
             return next;
         }

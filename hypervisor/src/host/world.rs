@@ -4,13 +4,13 @@ use core::sync::atomic::Ordering;
 
 use godwit_abi::{Access, Answer, EventSource, MAX_ARGUMENTS};
 use godwit_vmm::cpuid::Policy;
-use godwit_vmm::devices::lapic::Ipi;
+use godwit_vmm::devices::lapic::{Address, Ipi, IpiMode};
 use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::vcpu::{Refused, World};
 use godwit_vmm::walk::GuestMemory;
 
 use super::calls::Caller;
-use super::domain::Domain;
+use super::domain::{Domain, VcpuSlot};
 use super::{Host, Hosted, xstate};
 use crate::platform::clock;
 
@@ -21,6 +21,7 @@ const REFUSALS_LOGGED: u64 = 16;
 pub(super) struct Surroundings<'a, B: Hosted> {
     pub(super) host: &'static Host<B>,
     pub(super) domain: &'a Domain<B>,
+    pub(super) vcpu: &'a VcpuSlot<B>,
     /// Set by dom0's `wait`: the host TSC until which it sleeps at most.
     pub(super) wait_deadline: u64,
 }
@@ -67,8 +68,27 @@ impl<B: Hosted> World for Surroundings<'_, B> {
     }
 
     fn send_ipi(&mut self, ipi: Ipi) {
-        // Domains have one vCPU so far (`domain_create` refuses more): nobody else is addressed.
-        log::debug!("{:?}: IPI to nobody: {ipi:?}", self.domain.id);
+        let sender = u32::from(self.vcpu.index.0);
+        for other in self.domain.vcpus() {
+            if other.key == self.vcpu.key {
+                continue;
+            }
+            let address = Address::unpack(other.apic_address.load(Ordering::Acquire));
+            if address.is_addressed(ipi.destination, sender) {
+                other.inbox.post_ipi(ipi);
+                self.host.notify(other);
+                // Lowest priority means one of those addressed.
+                if ipi.mode == IpiMode::LowestPriority {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn apic_moved(&mut self, address: Address) {
+        self.vcpu
+            .apic_address
+            .store(address.pack(), Ordering::Release);
     }
 
     #[inline]

@@ -84,6 +84,13 @@ pub(crate) struct Line {
     active_low: bool,
 }
 
+impl Line {
+    /// Whether both arrive at one pin, whatever their polarity and trigger.
+    pub(crate) fn is_same_pin(&self, other: &Line) -> bool {
+        self.gsi == other.gsi
+    }
+}
+
 /// Where an ISA interrupt arrives: identity, edge, active high, unless the MADT says otherwise.
 pub(crate) fn isa_line(irq: u8) -> Line {
     let over = OVERRIDES

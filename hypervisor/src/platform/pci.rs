@@ -11,6 +11,7 @@ use spin::once::Once;
 use x86_64::instructions::port::Port;
 
 use super::acpi::Ecam;
+use crate::memory::layout::PHYSICAL_MAX;
 use crate::memory::tables::map_device;
 
 /// Functions listed at most.
@@ -39,7 +40,17 @@ static PORTS: TicketMutex<()> = TicketMutex::new(());
 
 /// Notes where configuration space is mapped.
 pub(crate) fn init(ecams: &[Ecam]) {
-    ECAMS.call_once(|| ecams.to_vec());
+    let last = |ecam: &Ecam| {
+        ecam.address
+            .checked_add((u64::from(ecam.last_bus) + 1) << 20)
+    };
+    let (good, bad): (Vec<_>, Vec<_>) = ecams.iter().partition(|ecam| {
+        ecam.first_bus <= ecam.last_bus && last(ecam).is_some_and(|end| end < PHYSICAL_MAX)
+    });
+    for ecam in bad {
+        log::warn!("ACPI MCFG entry {ecam:?} makes no sense: not used");
+    }
+    ECAMS.call_once(|| good);
 }
 
 fn ecam_register(address: PciAddress, offset: u16) -> Option<*mut u8> {

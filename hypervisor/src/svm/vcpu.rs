@@ -7,7 +7,10 @@ use x86_64::registers::model_specific::Msr;
 
 use super::cpu::SvmCpu;
 use super::maps::maps;
-use super::vmcb::{INTERCEPT_2, INTERCEPT_CR8_WRITE, Vmcb, event, intercept_1, virtual_interrupt};
+use super::vmcb::{
+    INTERCEPT_2, INTERCEPT_CR4_WRITE, INTERCEPT_CR8_WRITE, Vmcb, event, intercept_1,
+    virtual_interrupt,
+};
 use super::{dump, state};
 use crate::backend::VcpuSetup;
 use crate::cpu::features::cpuid;
@@ -72,6 +75,8 @@ impl SvmVcpu {
             | TASK_SWITCH
             | SHUTDOWN;
         vmcb.intercept_2 = INTERCEPT_2;
+        // CR4 decides what the guest may use, whatever CPUID says.
+        vmcb.intercept_cr = INTERCEPT_CR4_WRITE;
         // #DB and #AC can keep a CPU busy for ever without an exit (CVE-2015-5307, CVE-2015-8104).
         vmcb.intercept_exceptions = 1 << 1 | 1 << 17;
         vmcb.iopm_base = maps.io;
@@ -355,7 +360,7 @@ impl VcpuHardware for SvmVcpu {
             vmcb.virtual_interrupt & !virtual_interrupt::TPR | u64::from(priority);
         // A virtual interrupt of the held one's class would do as well, but emulators differ on
         // whether it must be above the priority or may equal it.
-        vmcb.intercept_cr = if held { INTERCEPT_CR8_WRITE } else { 0 };
+        vmcb.intercept_cr = INTERCEPT_CR4_WRITE | if held { INTERCEPT_CR8_WRITE } else { 0 };
     }
 
     fn save(&self) -> VcpuState {

@@ -106,7 +106,9 @@ const _: () = {
     assert!(offset_of!(Vmcb, pat) == 0x668);
 };
 
-/// Intercept of MOV to CR8, in `intercept_cr`.
+/// Intercepts of MOV to CR4 and to CR8, in `intercept_cr`.
+pub(super) const INTERCEPT_CR4_WRITE: u32 = 1 << 20;
+/// As above.
 pub(super) const INTERCEPT_CR8_WRITE: u32 = 1 << 24;
 
 /// Intercept vector 3 (offset 00Ch).

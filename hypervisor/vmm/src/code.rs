@@ -45,13 +45,26 @@ impl Opcode {
     }
 }
 
-/// A MOV to CR8 at the start of `code`: the general register and the length. Two spellings: REX.R with
-/// `0F 22 /0`, and LOCK (for code that is not 64-bit; APM 3, MOV CRn).
-pub fn mov_to_cr8(code: &[u8], long_mode: bool) -> Option<(u8, NonZeroU8)> {
+/// A MOV to a control register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MovToControl {
+    /// Number of the control register.
+    pub control: u8,
+    /// Number of the general register.
+    pub register: u8,
+    /// Length of the instruction.
+    pub length: NonZeroU8,
+}
+
+/// A MOV to a control register at the start of `code`: `0F 22 /r`, with CR8 spelt by REX.R or by LOCK
+/// (for code that is not 64-bit; APM 3, MOV CRn).
+pub fn mov_to_control(code: &[u8], long_mode: bool) -> Option<MovToControl> {
     let code = &code[..code.len().min(INSTRUCTION_BYTES_MAX)];
     let mut at = 0;
     let mut lock = false;
-    while let Some(prefix @ (0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)) = code.get(at) {
+    while let Some(prefix @ (0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)) =
+        code.get(at)
+    {
         lock |= *prefix == 0xf0;
         at += 1;
     }
@@ -62,12 +75,15 @@ pub fn mov_to_cr8(code: &[u8], long_mode: bool) -> Option<(u8, NonZeroU8)> {
         }
         _ => 0,
     };
-    let [0x0f, 0x22, modrm] = *code.get(at..at + 3)? else { return None };
-    let high = rex & 4 != 0 || lock;
-    if modrm >> 3 & 7 != 0 || !high {
+    let [0x0f, 0x22, modrm] = *code.get(at..at + 3)? else {
         return None;
-    }
-    Some((modrm & 7 | (rex & 1) << 3, NonZeroU8::new(at as u8 + 3)?))
+    };
+    let high = rex & 4 != 0 || lock;
+    Some(MovToControl {
+        control: modrm >> 3 & 7 | if high { 8 } else { 0 },
+        register: modrm & 7 | (rex & 1) << 3,
+        length: NonZeroU8::new(at as u8 + 3)?,
+    })
 }
 
 /// The length of `opcode` at the start of `code`, prefixes included. `None`: something else is
@@ -77,8 +93,10 @@ pub fn length(code: &[u8], opcode: Opcode, long_mode: bool) -> Option<NonZeroU8>
     let prefixes = code
         .iter()
         .take_while(|byte| {
-            matches!(**byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3)
-                || (long_mode && matches!(**byte, 0x40..=0x4f))
+            matches!(
+                **byte,
+                0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3
+            ) || (long_mode && matches!(**byte, 0x40..=0x4f))
         })
         .count();
     let rest = &code[prefixes..];
@@ -94,13 +112,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mov_to_cr8_in_both_spellings() {
-        let of = |code: &[u8], long| mov_to_cr8(code, long).map(|(register, length)| (register, length.get()));
-        assert_eq!(of(&[0x44, 0x0f, 0x22, 0xc0], true), Some((0, 4)));
-        assert_eq!(of(&[0x45, 0x0f, 0x22, 0xc1], true), Some((9, 4)));
-        assert_eq!(of(&[0xf0, 0x0f, 0x22, 0xc3], false), Some((3, 4)));
-        assert_eq!(of(&[0x0f, 0x22, 0xc0], true), None, "CR0");
-        assert_eq!(of(&[0x44, 0x0f, 0x22, 0xe0], true), None, "CR12");
+    fn moves_to_control_registers_in_all_spellings() {
+        let of = |code: &[u8], long| {
+            mov_to_control(code, long)
+                .map(|found| (found.control, found.register, found.length.get()))
+        };
+        assert_eq!(of(&[0x44, 0x0f, 0x22, 0xc0], true), Some((8, 0, 4)));
+        assert_eq!(of(&[0x45, 0x0f, 0x22, 0xc1], true), Some((8, 9, 4)));
+        assert_eq!(of(&[0xf0, 0x0f, 0x22, 0xc3], false), Some((8, 3, 4)));
+        assert_eq!(of(&[0x0f, 0x22, 0xe0], true), Some((4, 0, 3)));
+        assert_eq!(of(&[0x41, 0x0f, 0x22, 0xe7], true), Some((4, 15, 4)));
+        assert_eq!(of(&[0x0f, 0x20, 0xe0], true), None, "MOV from CR4");
         assert_eq!(of(&[0x44, 0x0f], true), None);
     }
 

@@ -56,8 +56,9 @@ pub enum ControlAccess {
     WriteCr8(u8),
     /// MOV from CR8 to the general register.
     ReadCr8(u8),
-    /// MOV to CR8, of which the hardware does not say the register (SVM without decode assists).
-    WriteCr8Undecoded,
+    /// MOV to a control register, of which the hardware does not say the general register (SVM
+    /// without decode assists).
+    WriteUndecoded,
     /// CLTS.
     Clts,
     /// LMSW with the low 16 bits of CR0.

@@ -24,6 +24,7 @@ pub struct RawExit {
 pub mod code {
     pub const EXCEPTION_FIRST: u64 = 0x40;
     pub const EXCEPTION_LAST: u64 = 0x5f;
+    pub const CR4_WRITE: u64 = 0x14;
     pub const CR8_WRITE: u64 = 0x18;
     pub const INTR: u64 = 0x60;
     pub const NMI: u64 = 0x61;
@@ -104,7 +105,10 @@ pub fn decode(raw: &RawExit) -> Exit {
         code::CR8_WRITE if raw.info1 >> 63 != 0 && next().is_some() => {
             Exit::Control(ControlAccess::WriteCr8(raw.info1 as u8 & 15), next())
         }
-        code::CR8_WRITE => Exit::Control(ControlAccess::WriteCr8Undecoded, None),
+        code::CR4_WRITE if raw.info1 >> 63 != 0 && next().is_some() => {
+            Exit::Control(ControlAccess::WriteCr4(raw.info1 as u8 & 15), next())
+        }
+        code::CR4_WRITE | code::CR8_WRITE => Exit::Control(ControlAccess::WriteUndecoded, None),
         code::RDPMC
         | code::INVLPGA
         | code::VMRUN

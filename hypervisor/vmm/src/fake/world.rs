@@ -9,7 +9,7 @@ use godwit_abi::{ABI_VERSION, Access, Answer, MAX_ARGUMENTS, Status};
 
 use crate::cpuid::{Leaf, Policy};
 use crate::devices::TscRate;
-use crate::devices::lapic::Ipi;
+use crate::devices::lapic::{Address, Ipi};
 use crate::devices::ports::Platform;
 use crate::vcpu::{Refused, World};
 use crate::walk::GuestMemory;
@@ -74,6 +74,8 @@ pub struct FakeWorld {
     pub answers: VecDeque<Answer>,
     /// IPIs for other vCPUs.
     pub ipis: Vec<Ipi>,
+    /// Where the local APIC was last said to be.
+    pub apic_address: Option<Address>,
     /// Refusals.
     pub refusals: Vec<Refused>,
     /// Times somebody was told of console output.
@@ -100,6 +102,7 @@ impl FakeWorld {
             hypercalls: Vec::new(),
             answers: VecDeque::new(),
             ipis: Vec::new(),
+            apic_address: None,
             refusals: Vec::new(),
             console_told: 0,
             xcr0: 1,
@@ -184,6 +187,10 @@ impl World for FakeWorld {
 
     fn send_ipi(&mut self, ipi: Ipi) {
         self.ipis.push(ipi);
+    }
+
+    fn apic_moved(&mut self, address: Address) {
+        self.apic_address = Some(address);
     }
 
     fn xcr0(&self) -> u64 {

@@ -27,6 +27,23 @@ const EFER_LMA: u64 = 1 << 10;
 pub(super) const CR4_ALLOWED: u64 =
     0x7ff | 1 << 11 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21 | 1 << 22;
 
+/// Reads from the guest's code which register is moved where.
+fn decode_write<H: VcpuHardware, W: World>(
+    hw: &H,
+    world: &W,
+) -> Option<(ControlAccess, core::num::NonZeroU8)> {
+    let mut bytes = [0; code::INSTRUCTION_BYTES_MAX];
+    let count = fetch(hw, world, &mut bytes);
+    let found = code::mov_to_control(&bytes[..count], is_long_code(hw))?;
+    let access = match found.control {
+        0 => ControlAccess::WriteCr0(found.register),
+        4 => ControlAccess::WriteCr4(found.register),
+        8 => ControlAccess::WriteCr8(found.register),
+        _ => return None,
+    };
+    Some((access, found.length))
+}
+
 impl Vcpu {
     pub(super) fn control<H: VcpuHardware, W: World>(
         &mut self,
@@ -36,8 +53,8 @@ impl Vcpu {
         length: Length,
     ) -> Next {
         let (access, length) = match access {
-            ControlAccess::WriteCr8Undecoded => match self.decode_cr8(hw, world) {
-                Some((register, length)) => (ControlAccess::WriteCr8(register), Some(length)),
+            ControlAccess::WriteUndecoded => match decode_write(hw, world) {
+                Some((access, length)) => (access, Some(length)),
                 None => return end(ShutdownReason::BadInstruction, hw.rip()),
             },
             decoded => (decoded, length),
@@ -70,7 +87,7 @@ impl Vcpu {
                 }
                 valid
             }
-            ControlAccess::WriteCr8Undecoded => unreachable!("decoded above"),
+            ControlAccess::WriteUndecoded => unreachable!("decoded above"),
             ControlAccess::ReadCr8(index) => {
                 let value = self.lapic.cr8();
                 hw.gprs_mut()[usize::from(index & 15)] = value;
@@ -87,16 +104,6 @@ impl Vcpu {
             }
             None => end(ShutdownReason::BadInstruction, hw.rip()),
         }
-    }
-
-    fn decode_cr8<H: VcpuHardware, W: World>(
-        &mut self,
-        hw: &mut H,
-        world: &W,
-    ) -> Option<(u8, core::num::NonZeroU8)> {
-        let mut bytes = [0; code::INSTRUCTION_BYTES_MAX];
-        let count = fetch(hw, world, &mut bytes);
-        code::mov_to_cr8(&bytes[..count], is_long_code(hw))
     }
 
     /// MOV to CR0 (SDM 3A, 2.5 and 4.1). `false`: #GP.

@@ -4,12 +4,13 @@
 //! What the PIC requests is remembered ([`PicLine`]), so that an exit that did not touch the
 //! platform does not take its lock.
 
-use super::{Next, Refused, Vcpu, World, end};
+use super::{Inbox, Message, Next, Refused, Vcpu, World, end};
 use crate::cpuid::Viewer;
 use crate::devices::lapic::{Delivery, Destination, Effect, Ipi, IpiMode};
 use crate::hardware::{Control, Event, Gpr, VcpuHardware};
 
 use godwit_abi::ShutdownReason;
+use godwit_records::Activity;
 
 /// What is known of the PIC's output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,9 +96,55 @@ impl Vcpu {
         self.platform_deadline = u64::MAX;
     }
 
+    /// Takes what others have posted. `Some`: an INIT was among it.
+    #[cold]
+    pub fn attend<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        inbox: &Inbox,
+    ) -> Option<Next> {
+        inbox.collect(|message| self.take(world, message));
+        self.init_pending.then(|| self.take_init(hw, world))
+    }
+
+    /// Whether the vCPU was made, or saved, waiting for its start-up IPI; any other activity runs.
+    pub fn set_activity(&mut self, activity: Activity) {
+        self.running = match activity {
+            Activity::WaitForSipi => Running::WaitForStartup,
+            Activity::Running | Activity::Halted | Activity::Shutdown => Running::Yes,
+        };
+    }
+
     /// An IPI for this vCPU: `Lapic::is_addressed` has been asked.
     pub fn receive<W: World>(&mut self, world: &mut W, ipi: Ipi) {
-        match self.lapic.receive(ipi) {
+        let delivery = self.lapic.receive(ipi);
+        self.deliver(world, delivery);
+    }
+
+    fn take<W: World>(&mut self, world: &mut W, message: Message) {
+        match message {
+            Message::Interrupt(vector, trigger) => {
+                let delivery = self.lapic.accept(vector, trigger);
+                self.deliver(world, delivery);
+            }
+            Message::Nmi => self.deliver(world, Delivery::Nmi),
+            Message::Smi => self.deliver(world, Delivery::Smi),
+            Message::Init => self.init_pending = true,
+            Message::Startup(page) => {
+                // Behind an INIT that is carried out with it: the order in which they were sent.
+                if self.init_pending {
+                    self.startup_after_init = Some(page);
+                } else {
+                    self.deliver(world, Delivery::Startup { page });
+                }
+            }
+            Message::PlatformChanged => self.platform_changed(),
+        }
+    }
+
+    fn deliver<W: World>(&mut self, world: &mut W, delivery: Delivery) {
+        match delivery {
             Delivery::Dropped | Delivery::Accepted { .. } => {}
             Delivery::Nmi => self.raise_nmi(),
             // Guests have no SMM.
@@ -109,7 +156,7 @@ impl Vcpu {
                     self.running = Running::Startup(page);
                 }
             }
-            Delivery::ExtInt => unreachable!("no IPI is an external interrupt"),
+            Delivery::ExtInt => unreachable!("no message is an external interrupt"),
         }
     }
 
@@ -134,8 +181,8 @@ impl Vcpu {
             Effect::None
             | Effect::PendingChanged
             | Effect::TimerChanged
-            | Effect::EndOfLevel(_)
-            | Effect::ModeChanged => {}
+            | Effect::EndOfLevel(_) => {}
+            Effect::ModeChanged => world.apic_moved(self.lapic.address()),
         }
     }
 
@@ -161,7 +208,11 @@ impl Vcpu {
         hw.load(&state);
         self.lapic.init();
         self.nmi_pending = false;
-        self.running = Running::WaitForStartup;
+        self.running = match self.startup_after_init.take() {
+            Some(page) => Running::Startup(page),
+            None => Running::WaitForStartup,
+        };
+        world.apic_moved(self.lapic.address());
         Next::Wait
     }
 

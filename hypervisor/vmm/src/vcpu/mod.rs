@@ -11,6 +11,7 @@
 
 mod control;
 mod entry;
+mod inbox;
 mod msr;
 mod port;
 #[cfg(test)]
@@ -18,9 +19,11 @@ mod tests;
 
 use godwit_abi::{Access, Answer, MAX_ARGUMENTS, ShutdownReason, Status};
 
+pub use inbox::{Inbox, Message};
+
 use crate::code::{self, Opcode};
 use crate::cpuid::{Policy, Viewer};
-use crate::devices::lapic::{Ipi, Lapic};
+use crate::devices::lapic::{Address, Ipi, Lapic};
 use crate::devices::ports::Platform;
 use crate::exit::{Exit, Length, NestedFault};
 use crate::hardware::{Control, Event, Gpr, SegmentName, SwitchedMsr, VcpuHardware};
@@ -64,6 +67,8 @@ pub trait World: GuestMemory {
     -> Answer;
     /// Sends an IPI to the domain's other vCPUs.
     fn send_ipi(&mut self, ipi: Ipi);
+    /// This vCPU's APIC is addressed by other messages than before.
+    fn apic_moved(&mut self, address: Address);
     /// XCR0 as loaded now.
     fn xcr0(&self) -> u64;
     /// Loads a checked XCR0.
@@ -105,6 +110,8 @@ pub struct Vcpu {
     nmi_pending: bool,
     /// An INIT has come and is carried out after the instruction.
     init_pending: bool,
+    /// A start-up IPI came with it.
+    startup_after_init: Option<u8>,
     /// The back end was asked for an interrupt window.
     window_open: bool,
     running: Running,
@@ -119,6 +126,11 @@ pub struct Vcpu {
 impl Vcpu {
     /// A vCPU with this local APIC.
     pub fn new(lapic: Lapic, access: Access, tsc_offset: u64) -> Self {
+        let running = if lapic.is_bootstrap() {
+            Running::Yes
+        } else {
+            Running::WaitForStartup
+        };
         Self {
             lapic,
             access,
@@ -126,8 +138,9 @@ impl Vcpu {
             tsc_adjust: 0,
             nmi_pending: false,
             init_pending: false,
+            startup_after_init: None,
             window_open: false,
-            running: Running::Yes,
+            running,
             pic: PicLine::Unknown,
             platform_deadline: u64::MAX,
             deadline_host_tsc: u64::MAX,

@@ -159,8 +159,14 @@ impl Lapic {
             return Effect::None;
         }
         match offset >> 4 {
-            LDR => self.ldr = value & 0xFF00_0000,
-            DFR => self.dfr = value | 0x0FFF_FFFF,
+            LDR => {
+                self.ldr = value & 0xFF00_0000;
+                return Effect::ModeChanged;
+            }
+            DFR => {
+                self.dfr = value | 0x0FFF_FFFF;
+                return Effect::ModeChanged;
+            }
             ICR => {
                 return self
                     .command(self.icr & !0xFFFF_FFFF | u64::from(value) & ipi::ICR_WRITABLE);

@@ -1,6 +1,6 @@
 //! Interrupts into and out of a local APIC: acceptance, priority, acknowledgement, local sources, errors (SDM 3A 11.5, 11.8).
 
-use super::{ApicMode, BROADCAST, Destination, Ipi, IpiMode, LVT_MASKED, Lapic, SVR_ENABLE};
+use super::{Address, ApicMode, Destination, Ipi, IpiMode, LVT_MASKED, Lapic, SVR_ENABLE};
 
 /// Trigger mode of an accepted interrupt; a level-triggered one is reported at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,35 +102,22 @@ impl Lapic {
 
     /// Is this APIC among the destinations of a message that APIC `sender` sent?
     pub fn is_addressed(&self, destination: Destination, sender: u32) -> bool {
-        match destination {
-            Destination::AllIncludingSelf => true,
-            Destination::AllExcludingSelf => self.id != sender,
-            Destination::Physical(id) => id == BROADCAST || id == self.id,
-            Destination::Logical(address) => match self.mode {
-                ApicMode::Disabled => false,
-                ApicMode::X2Apic => {
-                    let logical = self.x2apic_logical_id();
-                    address == BROADCAST
-                        || (address >> 16 == logical >> 16 && address & logical & 0xFFFF != 0)
-                }
-                ApicMode::XApic => self.matches_xapic_logical(address),
-            },
+        self.address().is_addressed(destination, sender)
+    }
+
+    /// What decides whether a message is for this APIC.
+    pub fn address(&self) -> Address {
+        Address {
+            id: self.id,
+            mode: self.mode,
+            logical: (self.ldr >> 24) as u8,
+            flat: self.dfr >> 28 == 0xF,
         }
     }
 
-    /// SDM 3A 11.6.2.2: flat model (DFR all ones) or cluster model (DFR 0 in the top nibble).
-    fn matches_xapic_logical(&self, address: u32) -> bool {
-        let logical = self.ldr >> 24;
-        if self.dfr >> 28 == 0xF {
-            address & logical != 0
-        } else {
-            (address >> 4 == logical >> 4 || address >> 4 == 0xF) && address & logical & 0xF != 0
-        }
-    }
-
-    /// Logical ID of x2APIC mode: cluster and bit, from the APIC ID (SDM 3A 11.12.10.2).
+    /// Logical ID of x2APIC mode.
     pub(super) fn x2apic_logical_id(&self) -> u32 {
-        (self.id >> 4) << 16 | 1 << (self.id & 0xF)
+        self.address().x2apic_logical_id()
     }
 
     /// A local source fires (for the LINT pins: is asserted): does what its LVT entry says.

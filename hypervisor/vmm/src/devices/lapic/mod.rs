@@ -9,6 +9,7 @@
 //! follows from the APIC ID; while the APIC is software-disabled every LVT entry is masked.
 
 mod access;
+mod address;
 mod delivery;
 mod ipi;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 mod timer;
 mod vectors;
 
+pub use address::Address;
 pub use delivery::{Delivery, LocalSource, Trigger};
 pub use ipi::{BROADCAST, Destination, Ipi, IpiMode};
 pub use saved::LapicState;
@@ -71,7 +73,8 @@ pub enum Effect {
     Ipi(Ipi),
     /// A level-triggered interrupt ended: tell the I/O APIC. Implies `PendingChanged`.
     EndOfLevel(u8),
-    /// Mode or base address changed: where the registers appear, and with it `pending`.
+    /// Mode, base address or logical id changed: where the registers appear, who is addressed by
+    /// what, and with it `pending`.
     ModeChanged,
 }
 

@@ -22,7 +22,7 @@ fn accesses() -> impl Strategy<Value = ControlAccess> {
         register.clone().prop_map(ControlAccess::WriteCr4),
         register.clone().prop_map(ControlAccess::WriteCr8),
         register.prop_map(ControlAccess::ReadCr8),
-        Just(ControlAccess::WriteCr8Undecoded),
+        Just(ControlAccess::WriteUndecoded),
         Just(ControlAccess::Clts),
         any::<u16>().prop_map(ControlAccess::Lmsw),
     ]
