@@ -8,8 +8,8 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{
-    Access as CallAccess, DomainId, MODULES_MAX, Module, START_MAGIC, START_STACK_BYTES, StartInfo,
-    Status, VcpuIndex,
+    Access as CallAccess, DomainId, MODULES_MAX, Module, PciAddress, START_MAGIC,
+    START_STACK_BYTES, StartInfo, Status, VcpuIndex,
 };
 use godwit_records::{Activity, Segment, VcpuState};
 use godwit_vmm::frames::{Frame, FrameError, Owner};
@@ -284,6 +284,13 @@ fn pass_devices<B: Hosted>(
         {
             let start = bar.address & !4095;
             let end = (bar.address + bar.bytes()).next_multiple_of(4096);
+            if touches_memory(start, end) {
+                log::warn!(
+                    "{}: registers at {start:#x}-{end:#x} lie in memory: not passed to dom0",
+                    PciAddress(device.address)
+                );
+                continue;
+            }
             // Two small BARs may share a page.
             for page in (start..end).step_by(4096) {
                 match domain.memory.map_identity(
@@ -300,6 +307,15 @@ fn pass_devices<B: Hosted>(
         }
     }
     Ok(())
+}
+
+/// Whether a range has pages of RAM, which only broken firmware gives to a device.
+fn touches_memory(start: u64, end: u64) -> bool {
+    with_frames(|frames| {
+        frames
+            .regions()
+            .any(|(first, last)| start < last.address().0 && first.address().0 < end)
+    })
 }
 
 /// Long mode at the image's entry, RDI the start information, interrupts off.
