@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod guest;
+
 use anyhow::{Result, ensure};
 use godwit_harness::{Emulator, Host, HostConfig, Image, Link, Network, Peer, PortKind};
 use std::net::Ipv4Addr;

@@ -3,13 +3,14 @@
 //!
 //! The guests of one vendor run one after the other on one host: a boot costs more than a guest.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use godwit_boot_tests::guest::{
+    GUEST_TIMEOUT, clear, console_until, create, create_line, fact, passes, state,
+};
 use godwit_boot_tests::{PEER, boot, ping_until_clean};
 use godwit_harness::{Emulator, Host};
 use std::time::{Duration, Instant};
 
-/// For one self-judging guest on QEMU.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long a load runs before dom0 is asked whether it still lives.
 const LOAD_TIME: Duration = Duration::from_secs(2);
 
@@ -43,52 +44,10 @@ const LOADS: &[&str] = &[
     "flood-console",
 ];
 
-fn create(host: &mut Host, name: &str, test: &str) -> Result<()> {
-    let line = format!("xl create /dev/null name={name} kernel=module:micro memory=8 on_poweroff=preserve on_reboot=preserve on_crash=preserve extra=\"{test}\"");
-    let output = host.command(&line)?;
-    ensure!(
-        !output.to_lowercase().contains("error"),
-        "{line}:\n{output}"
-    );
-    Ok(())
-}
-
-/// The guest's console, once it holds `wanted`.
-fn console_until(host: &mut Host, name: &str, wanted: &str) -> Result<String> {
-    host.command_until(&format!("xl console -n {name}"), wanted, GUEST_TIMEOUT)
-}
-
-/// The one-letter states of a domain, `None` when it is not listed.
-fn state(host: &mut Host, name: &str) -> Result<Option<String>> {
-    let list = host.command("xl list")?;
-    let row = list
-        .lines()
-        .find(|line| line.split_whitespace().next() == Some(name));
-    Ok(row.and_then(|row| row.split_whitespace().nth(4).map(str::to_owned)))
-}
-
-/// Destroys a domain unless it has gone by itself.
-fn clear(host: &mut Host, name: &str) -> Result<()> {
-    if state(host, name)?.is_some() {
-        host.command(&format!("xl destroy {name}"))?;
-    }
-    let gone = state(host, name)?;
-    ensure!(gone.is_none(), "{name} is still there in state {gone:?}");
-    Ok(())
-}
-
 fn judge(host: &mut Host, test: &str) -> Result<()> {
     let name = format!("m-{test}");
     create(host, &name, test)?;
-    let said = console_until(host, &name, &format!("MICRO {test} "))?;
-    let verdict = said
-        .lines()
-        .find(|line| line.starts_with(&format!("MICRO {test} ")))
-        .context("the verdict is on a line of its own")?;
-    // A guest may skip what the machine does not offer; it must never fail.
-    if !verdict.ends_with("PASS") && !verdict.contains(" SKIP ") {
-        bail!("{verdict}\n{said}");
-    }
+    passes(host, &name, test)?;
     clear(host, &name)
 }
 
@@ -167,6 +126,46 @@ fn enders(label: &str, emulator: Emulator) -> Result<()> {
 fn loads(label: &str, emulator: Emulator, cpus: u32) -> Result<()> {
     let mut bench = boot(label, emulator, |config| config.cpus(cpus))?;
     each(&mut bench.host, LOADS, |test| test, load)
+}
+
+/// Two guests with different register contents take turns on one CPU: neither ever sees the
+/// other's. Every third round halts, so each guest is switched away from that often at least.
+fn neighbours(label: &str, emulator: Emulator, rounds: u32) -> Result<()> {
+    let mut bench = boot(label, emulator, |config| config)?;
+    let host = &mut bench.host;
+    for seed in [1, 2] {
+        let line = create_line(
+            &format!("f{seed}"),
+            &format!("fpu seed={seed} iters={rounds}"),
+        );
+        host.command(&line.replacen("create", "create -p", 1))?;
+    }
+    host.command("xl unpause f1; xl unpause f2")?;
+    for name in ["f1", "f2"] {
+        ensure!(
+            !host
+                .command(&format!("xl console -n {name}"))?
+                .contains("MICRO fpu "),
+            "{name} ended before both had begun: {rounds} rounds are too few"
+        );
+    }
+    for name in ["f1", "f2"] {
+        passes(host, name, "fpu")?;
+        let exits: u32 = fact(&host.command(&format!("xl list -l {name}"))?, "exits")?.parse()?;
+        ensure!(exits > rounds, "{name} left the CPU only {exits} times");
+        clear(host, name)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn micro_neighbours_qemu() -> Result<()> {
+    neighbours("micro-neighbours-qemu", Emulator::Qemu, 9000)
+}
+
+#[test]
+fn micro_neighbours_bochs() -> Result<()> {
+    neighbours("micro-neighbours-bochs", Emulator::Bochs, 6000)
 }
 
 #[test]

@@ -62,11 +62,35 @@ fn smoke_bochs() -> Result<()> {
     smoke("smoke-bochs", Emulator::Bochs, "VT-x", 1, |config| config)
 }
 
-#[test]
-fn poweroff_ends_the_machine() -> Result<()> {
-    let mut bench = boot("poweroff", Emulator::Qemu, |config| config)?;
-    bench.host.console().send_line("poweroff")?;
+/// Ends the machine by a command; QEMU runs with `-no-reboot`, so a restart ends it, too.
+fn ends(label: &str, emulator: Emulator, command: &str) -> Result<()> {
+    let mut bench = boot(label, emulator, |config| config)?;
+    bench.host.console().send_line(command)?;
     let status = bench.host.wait_exit(Duration::from_secs(30))?;
-    ensure!(status.success(), "QEMU ended with {status}");
+    ensure!(
+        status.success(),
+        "{command}: {} ended with {status}",
+        emulator.name()
+    );
     Ok(())
+}
+
+#[test]
+fn poweroff_ends_qemu() -> Result<()> {
+    ends("poweroff-qemu", Emulator::Qemu, "poweroff")
+}
+
+#[test]
+fn reboot_restarts_qemu() -> Result<()> {
+    ends("reboot-qemu", Emulator::Qemu, "reboot")
+}
+
+/// Bochs starts over: a second prompt comes.
+#[test]
+fn reboot_restarts_bochs() -> Result<()> {
+    let mut bench = boot("reboot-bochs", Emulator::Bochs, |config| config)?;
+    bench.host.console().send_line("reboot")?;
+    bench.host.expect("(godwit) ")?;
+    bench.host.wait_prompt()?;
+    ping_until_clean(&mut bench.host, PEER)
 }

@@ -83,7 +83,7 @@ fn text(config: &HostConfig, serial_port: u16, log: &Path) -> Result<String> {
     ];
     match config.network {
         Network::None => lines.retain(|line| !line.starts_with("pci:")),
-        Network::User => {
+        Network::User | Network::UserForward { .. } => {
             anyhow::bail!("Bochs has no user-mode network here: give the host a link instead")
         }
         Network::Link(port) => lines.push(nic(config, port.host_udp)?),

@@ -59,6 +59,13 @@ pub enum Network {
     None,
     /// QEMU's user-mode network: DHCP and a way out; QEMU only.
     User,
+    /// The same, and connections to `host_tcp` on loopback reach port `guest_tcp` of the host.
+    UserForward {
+        /// TCP port on this machine's loopback.
+        host_tcp: u16,
+        /// TCP port of the emulated host.
+        guest_tcp: u16,
+    },
     /// A port of a [`crate::Link`].
     Link(LinkPort),
 }

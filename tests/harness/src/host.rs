@@ -154,7 +154,7 @@ fn start(config: &HostConfig, port: u16, log: &Path, work: &Path) -> Result<Proc
                 "-rc",
                 &file(&files.debugger),
             ];
-            Process::start_on_terminal("bochs-bin", &arguments.map(str::to_owned), log)
+            Process::start_on_terminal("bochs-bin", &arguments.map(str::to_owned), work, log)
         }
     }
 }

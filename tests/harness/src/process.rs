@@ -33,16 +33,19 @@ impl Process {
         Process::spawn(command, program)
     }
 
-    /// Starts `program` on a terminal of its own; only its standard error is kept, in `log`.
+    /// Starts `program` on a terminal of its own, in `directory`, where it may leave files; only
+    /// its standard error is kept, in `log`.
     pub(crate) fn start_on_terminal(
         program: &str,
         arguments: &[String],
+        directory: &Path,
         log: &Path,
     ) -> Result<Process> {
         let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let terminal = terminal().context("cannot open a pseudo-terminal")?;
         let mut command = wrapped(program, arguments);
         command
+            .current_dir(directory)
             .env("TERM", "xterm")
             .env("LINES", "50")
             .env("COLUMNS", "132");
@@ -166,7 +169,8 @@ mod tests {
     fn a_terminal_is_a_terminal() {
         let dir = tempfile::tempdir().unwrap();
         let args = ["-c", "test -t 0 && test -t 1"].map(str::to_owned);
-        let mut process = Process::start_on_terminal("sh", &args, &dir.path().join("log")).unwrap();
+        let mut process =
+            Process::start_on_terminal("sh", &args, dir.path(), &dir.path().join("log")).unwrap();
         assert!(process.wait(Duration::from_secs(10)).unwrap().success());
     }
 }

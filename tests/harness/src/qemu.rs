@@ -73,6 +73,10 @@ fn network(a: &mut Arguments, config: &HostConfig) {
     let backend = match config.network {
         Network::None => return,
         Network::User => "user,id=n0".to_owned(),
+        Network::UserForward {
+            host_tcp,
+            guest_tcp,
+        } => format!("user,id=n0,hostfwd=tcp:127.0.0.1:{host_tcp}-:{guest_tcp}"),
         Network::Link(port) => format!(
             "socket,id=n0,udp=127.0.0.1:{},localaddr=127.0.0.1:{}",
             port.link_udp, port.host_udp

@@ -34,6 +34,7 @@ pub fn info(host: &str, info: &HostInfo, now_tsc: u64) -> String {
     say("hw_caps", &features(info.features));
     say("total_memory", &format!("{}", info.memory_bytes >> 20));
     say("free_memory", &format!("{}", info.free_bytes >> 20));
+    say("free_memory_kib", &kib(info.free_bytes));
     say("hypervisor_memory_kib", &kib(info.hypervisor_bytes));
     say("hypervisor_image_kib", &kib(info.image_bytes));
     say("domains", &format!("{}", info.domains));
