@@ -156,6 +156,7 @@ fn plan<'a>(order: &Order<'a>) -> Result<LoadPlan<'a>, BuildError> {
         ramdisk,
         cmdline: &config.cmdline,
         memory_bytes: config.memory_mib << 20,
+        vcpus: config.vcpus,
     };
     loader::plan(&guest).map_err(|error| BuildError::Kernel {
         name: config.kernel.clone(),

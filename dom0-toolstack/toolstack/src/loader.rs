@@ -1,35 +1,45 @@
-//! Loading a PVH guest: an ELF64 image with a `XEN_ELFNOTE_PHYS32_ENTRY` note, entered in 32-bit
-//! protected mode without paging (Xen, "PVH boot ABI", `docs/misc/pvh.pandoc`).
+//! Loading a guest's kernel. [`plan`] recognises what the image is:
+//!
+//! | image | recognised by | entered in |
+//! |---|---|---|
+//! | ELF64 with a PVH note | ELF magic, note "Xen" type 18 | 32-bit protected mode, EBX = `hvm_start_info` |
+//! | Multiboot 1, ELF or with addresses in its header | `0x1BADB002` in the first 8 KiB | 32-bit protected mode, EBX = Multiboot information |
+//! | Linux bzImage | "HdrS" at 0x202 | long mode (64-bit kernels) or protected mode, RSI = `boot_params` |
 //!
 //! Nothing is touched here: the result is a [`LoadPlan`]. Entry point for input nobody vouches for:
 //! [`plan`], total and bounded; the image comes from whoever wrote the guest.
 //!
-//! Guest-physical memory: RAM from 0 to at most [`LOW_MEMORY_END`], the rest from 4 GiB on. The
-//! image lies where its program headers say; behind it, page by page, the start information and
-//! the ramdisk.
+//! Every guest finds the ACPI tables ([`crate::acpi`]) below 1 MiB and is told where, if its protocol
+//! can say so. Of the machine only memory and the boot vCPU's record are set. The rest is as after a
+//! reset, which the guests' kernels rely on: local APICs in xAPIC mode, software-disabled, other
+//! vCPUs waiting for a start-up IPI, interrupt controllers and timers untouched (no firmware ran, so
+//! none programmed them), PCI base addresses unassigned.
 
+mod bytes;
+mod bzimage;
 mod elf;
+mod error;
+mod memory;
+mod multiboot;
+mod page_tables;
+mod pvh;
 mod start_info;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use elf::{NOTES_BYTES_MAX, SEGMENTS_MAX};
-pub use start_info::{
-    MAP_ENTRY_BYTES, MAP_TYPE_RAM, MODULE_ENTRY_BYTES, START_INFO_BYTES, START_INFO_MAGIC,
+pub use error::{ElfError, LinuxError, LoadError, MultibootError};
+pub use memory::{
+    CONVENTIONAL_END, EXTENDED_START, HIGH_MEMORY_START, LOW_MEMORY_END, MemoryMap, RangeKind,
+    memory_of,
 };
-pub use state::entry_state;
+pub use start_info::{MAP_ENTRY_BYTES, MODULE_ENTRY_BYTES, START_INFO_BYTES, START_INFO_MAGIC};
 
+use crate::acpi;
 use alloc::vec::Vec;
-use core::fmt;
 use core::ops::Range;
-use godwit_abi::PAGE_SIZE_BYTES;
 use godwit_records::VcpuState;
-
-/// RAM below 4 GiB ends here at most; what is between is for devices.
-pub const LOW_MEMORY_END: u64 = 3 << 30;
-/// Where RAM goes on.
-pub const HIGH_MEMORY_START: u64 = 4 << 30;
 
 /// What a guest is to be loaded from.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +52,8 @@ pub struct Guest<'a> {
     pub cmdline: &'a str,
     /// Memory, bytes, whole pages.
     pub memory_bytes: u64,
+    /// vCPUs; APIC ids count from 0.
+    pub vcpus: u32,
 }
 
 /// Bytes to be put into guest memory.
@@ -64,7 +76,19 @@ pub struct Piece<'a> {
     pub content: Content<'a>,
 }
 
-impl Piece<'_> {
+impl<'a> Piece<'a> {
+    /// Part of an image.
+    fn image(address: u64, bytes: &'a [u8]) -> Self {
+        let content = Content::Image(bytes);
+        Self { address, content }
+    }
+
+    /// Bytes made by the loader.
+    fn made(address: u64, bytes: Vec<u8>) -> Self {
+        let content = Content::Made(bytes);
+        Self { address, content }
+    }
+
     /// Its length in bytes.
     pub fn bytes(&self) -> u64 {
         match &self.content {
@@ -75,192 +99,75 @@ impl Piece<'_> {
     }
 }
 
-/// What to do to load a guest. Pieces do not overlap and lie in the memory.
+/// What to do to load a guest. Pieces do not overlap, are not empty and lie in the memory.
 #[derive(Clone, Debug)]
 pub struct LoadPlan<'a> {
-    /// RAM, as ranges of guest-physical addresses, whole pages.
+    /// What to populate, as ranges of guest-physical addresses, whole pages.
     pub memory: Vec<Range<u64>>,
-    /// What memory is to hold, by address.
+    /// What memory is to hold.
     pub pieces: Vec<Piece<'a>>,
-    /// Guest-physical address of the first instruction.
-    pub entry: u32,
-    /// Guest-physical address of `hvm_start_info`.
-    pub start_info: u32,
-    /// The boot vCPU.
+    /// The boot vCPU at the kernel's first instruction.
     pub state: VcpuState,
 }
 
-/// Why an image cannot be loaded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "Display says what each means")]
-pub enum LoadError {
-    Compressed,
-    BzImage,
-    NotElf,
-    NotElf64LittleEndian,
-    Machine(u16),
-    PositionIndependent,
-    Kind(u16),
-    HeadersOutsideFile,
-    HeaderSize(u16),
-    TooManySegments(u16),
-    NothingToLoad,
-    SegmentOutsideFile(usize),
-    SegmentShrinks(usize),
-    SegmentOutsideMemory {
-        segment: usize,
-        start: u64,
-        bytes: u64,
-    },
-    SegmentsOverlap(usize, usize),
-    NotesTooLong(usize),
-    NoteDamaged(usize),
-    NoEntryNote,
-    EntryTwice,
-    EntryNoteSize(usize),
-    EntryOutside(u64),
-    NoRoom {
-        what: &'static str,
-        bytes: u64,
-    },
+/// What the loader of one kind of image is given.
+struct Ground<'a, 'g> {
+    guest: &'g Guest<'a>,
+    map: &'g MemoryMap,
+    /// Guest-physical address of the RSDP.
+    rsdp: u64,
 }
 
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            LoadError::Compressed => f.write_str("it is compressed; unpack it first"),
-            LoadError::BzImage => f.write_str(
-                "not implemented: Linux bzImage; use the vmlinux of the same build, with CONFIG_PVH",
-            ),
-            LoadError::NotElf => f.write_str("it is no ELF image"),
-            LoadError::NotElf64LittleEndian => f.write_str("it is no 64-bit little-endian ELF image"),
-            LoadError::Machine(machine) => {
-                write!(f, "it is for ELF machine {machine}, not for x86-64 (62)")
-            }
-            LoadError::PositionIndependent => f.write_str(
-                "it is position-independent; link it for a fixed address (relocation-model static)",
-            ),
-            LoadError::Kind(kind) => write!(f, "ELF type {kind} is no executable (2)"),
-            LoadError::HeadersOutsideFile => f.write_str("its program headers are not in the file"),
-            LoadError::HeaderSize(bytes) => {
-                write!(f, "its program headers have {bytes} bytes instead of 56")
-            }
-            LoadError::TooManySegments(count) => {
-                write!(f, "it has {count} program headers; at most {SEGMENTS_MAX} are taken")
-            }
-            LoadError::NothingToLoad => f.write_str("it has nothing to load (no PT_LOAD segment)"),
-            LoadError::SegmentOutsideFile(index) => {
-                write!(f, "segment {index} is not in the file: the file was cut off")
-            }
-            LoadError::SegmentShrinks(index) => {
-                write!(f, "segment {index} has more bytes in the file than in memory")
-            }
-            LoadError::SegmentOutsideMemory { segment, start, bytes } => write!(
-                f,
-                "segment {segment} ({bytes} bytes at {start:#x}) is outside the domain's memory below 3 GiB: give it more memory"
-            ),
-            LoadError::SegmentsOverlap(left, right) => {
-                write!(f, "segments {left} and {right} overlap")
-            }
-            LoadError::NotesTooLong(index) => write!(
-                f,
-                "note segment {index} is longer than {NOTES_BYTES_MAX} bytes"
-            ),
-            LoadError::NoteDamaged(index) => write!(f, "a note in segment {index} is damaged"),
-            LoadError::NoEntryNote => f.write_str(
-                "it has no PVH entry (ELF note \"Xen\", type 18): for Linux, build with CONFIG_PVH",
-            ),
-            LoadError::EntryTwice => f.write_str("it has two PVH entries"),
-            LoadError::EntryNoteSize(bytes) => {
-                write!(f, "its PVH entry note has {bytes} bytes instead of 4 or 8")
-            }
-            LoadError::EntryOutside(entry) => {
-                write!(f, "its PVH entry {entry:#x} is not in what is loaded from the file")
-            }
-            LoadError::NoRoom { what, bytes } => write!(
-                f,
-                "no room for the {what} ({bytes} bytes) behind the kernel below 3 GiB: give it more memory"
-            ),
-        }
-    }
-}
-
-/// RAM of a guest of `memory_bytes`.
-pub fn memory_of(memory_bytes: u64) -> Vec<Range<u64>> {
-    let low = memory_bytes.min(LOW_MEMORY_END);
-    let mut ranges = alloc::vec![0..low];
-    if memory_bytes > low {
-        ranges.push(HIGH_MEMORY_START..HIGH_MEMORY_START.saturating_add(memory_bytes - low));
-    }
-    ranges
+/// What it makes of that.
+struct Loaded<'a> {
+    pieces: Vec<Piece<'a>>,
+    state: VcpuState,
 }
 
 /// Plans the loading of a guest.
 pub fn plan<'a>(guest: &Guest<'a>) -> Result<LoadPlan<'a>, LoadError> {
-    let memory = memory_of(guest.memory_bytes);
-    let low_end = memory[0].end;
-    let image = elf::parse(guest.kernel, low_end)?;
-    let mut pieces = Vec::new();
-    for segment in &image.segments {
-        let file_bytes = segment.bytes.len() as u64;
-        let parts = [
-            (segment.address, Content::Image(segment.bytes)),
-            (
-                segment.address + file_bytes,
-                Content::Zero(segment.memory_bytes - file_bytes),
-            ),
-        ];
-        let parts = parts.map(|(address, content)| Piece { address, content });
-        pieces.extend(parts.into_iter().filter(|piece| piece.bytes() > 0));
-    }
-    let end = image.end();
-    let mut room = Room {
-        next: end,
-        end: low_end,
+    let tables = acpi::tables(guest.vcpus).ok_or(LoadError::Vcpus(guest.vcpus))?;
+    let ground = Ground {
+        guest,
+        map: &MemoryMap::new(guest.memory_bytes)?,
+        rsdp: tables.rsdp,
     };
-    let block_bytes = start_info::bytes(guest, memory.len());
-    let start_info = room.take("start information", block_bytes)?;
-    let ramdisk = match guest.ramdisk {
-        Some(bytes) => Some(room.take("ramdisk", bytes.len() as u64)?),
-        None => None,
-    };
-    let block = start_info::make(guest, start_info, ramdisk, &memory);
-    pieces.push(Piece {
-        address: start_info,
-        content: Content::Made(block),
-    });
-    if let (Some(bytes), Some(address)) = (guest.ramdisk, ramdisk) {
-        pieces.push(Piece {
-            address,
-            content: Content::Image(bytes),
-        });
-    }
-    let start_info = u32::try_from(start_info).expect("low memory is below 4 GiB");
+    let Loaded { mut pieces, state } = load(&ground)?;
+    pieces.push(Piece::made(acpi::TABLES_START, tables.bytes));
+    pieces.retain(|piece| piece.bytes() > 0);
     Ok(LoadPlan {
-        memory,
+        memory: memory_of(guest.memory_bytes),
         pieces,
-        entry: image.entry,
-        start_info,
-        state: entry_state(image.entry, start_info),
+        state,
     })
 }
 
-/// What is free behind the kernel.
-struct Room {
-    next: u64,
-    end: u64,
+fn load<'a>(ground: &Ground<'a, '_>) -> Result<Loaded<'a>, LoadError> {
+    let kernel = ground.guest.kernel;
+    if elf::recognises(kernel) {
+        let image = elf::parse(kernel, ground.map)?;
+        if let Some(entry) = image.pvh_entry {
+            return pvh::load(ground, &image, entry);
+        }
+        let header = multiboot::find(kernel).ok_or(LoadError::NoEntry)?;
+        return multiboot::load(ground, &header, Some(&image));
+    }
+    if bzimage::recognises(kernel) {
+        return bzimage::load(ground);
+    }
+    match multiboot::find(kernel) {
+        Some(header) => multiboot::load(ground, &header, None),
+        None => Err(what_it_is(kernel)),
+    }
 }
 
-impl Room {
-    /// The address of `bytes` from the next page border on.
-    fn take(&mut self, what: &'static str, bytes: u64) -> Result<u64, LoadError> {
-        let address = self.next.next_multiple_of(PAGE_SIZE_BYTES);
-        match address.checked_add(bytes) {
-            Some(end) if end <= self.end => {
-                self.next = end;
-                Ok(address)
-            }
-            Some(_) | None => Err(LoadError::NoRoom { what, bytes }),
+/// Names an image that no loader takes.
+fn what_it_is(kernel: &[u8]) -> LoadError {
+    match kernel {
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+            LoadError::Compressed
         }
+        [0x7f, b'E', b'L', b'F', ..] => LoadError::ElfClass,
+        _ => LoadError::Unknown,
     }
 }

@@ -1,62 +1,20 @@
-//! Images that load, and images that do not.
+//! Plans of synthetic images of every kind.
 
 use super::*;
 use alloc::string::ToString;
 use proptest::prelude::*;
 
-const CODE: &[u8] = &[0xf4; 100];
+mod linux;
+mod multiboot;
+mod pvh;
 
-/// A program header: type, offset, physical address, bytes in file, bytes in memory, alignment.
-type Header = [u64; 6];
-
-/// An image of program headers followed by a note and the code.
-fn image(headers: &[Header], note: &[u8]) -> Vec<u8> {
-    let mut file = std::vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0];
-    file.resize(16, 0);
-    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-    file.extend(0xffff_ffff_8000_0000u64.to_le_bytes());
-    file.extend(64u64.to_le_bytes());
-    file.extend([0; 12]);
-    file.extend([64, 0, 56, 0]);
-    file.extend((headers.len() as u16).to_le_bytes());
-    file.resize(64, 0);
-    for [kind, offset, address, in_file, in_memory, align] in headers {
-        file.extend((*kind as u32).to_le_bytes());
-        file.extend(5u32.to_le_bytes());
-        for value in [offset, address, address, in_file, in_memory, align] {
-            file.extend(value.to_le_bytes());
-        }
-    }
-    file.resize(NOTE_AT as usize, 0);
-    file.extend(note);
-    file.resize(CODE_AT as usize, 0);
-    file.extend(CODE);
-    file
-}
-
-const NOTE_AT: u64 = 64 + 4 * 56;
-const CODE_AT: u64 = 512;
-
-fn note(kind: u32, descriptor: &[u8]) -> Vec<u8> {
-    let mut note = Vec::new();
-    for word in [4, descriptor.len() as u32, kind] {
-        note.extend(word.to_le_bytes());
-    }
-    note.extend(b"Xen\0");
-    note.extend(descriptor);
-    note
-}
-
-fn entry_note(entry: u32) -> Vec<u8> {
-    note(18, &entry.to_le_bytes())
-}
-
-const LOAD: Header = [1, CODE_AT, 0x10_0000, 100, 5000, 4096];
-const NOTES: Header = [4, NOTE_AT, 0, 20, 20, 4];
-
-fn good() -> Vec<u8> {
-    image(&[LOAD, NOTES], &entry_note(0x10_0010))
-}
+/// The memory map of 8 MiB: address, length, type.
+const RANGES_OF_8_MIB: [[u64; 3]; 4] = [
+    [0, 0xa_0000, 1],
+    [0xe_0000, 0x2_0000, 2],
+    [0x10_0000, 7 << 20, 1],
+    [0xe000_0000, 1 << 20, 2],
+];
 
 fn guest(kernel: &[u8]) -> Guest<'_> {
     Guest {
@@ -64,190 +22,32 @@ fn guest(kernel: &[u8]) -> Guest<'_> {
         ramdisk: None,
         cmdline: "hello world",
         memory_bytes: 8 << 20,
+        vcpus: 1,
     }
+}
+
+fn word(block: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(block[at..at + 4].try_into().unwrap())
 }
 
 fn long(block: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(block[at..at + 8].try_into().unwrap())
 }
 
-#[test]
-fn kernel_start_information_and_state() {
-    let kernel = good();
-    let plan = plan(&guest(&kernel)).unwrap();
-    assert_eq!((plan.memory.len(), plan.memory[0].clone()), (1, 0..8 << 20));
-    assert_eq!(plan.pieces[0].content, Content::Image(CODE));
-    assert_eq!(
-        (plan.pieces[1].address, plan.pieces[1].bytes()),
-        (0x10_0064, 4900)
-    );
-    assert_eq!((plan.entry, plan.start_info), (0x10_0010, 0x10_2000));
-    let Content::Made(block) = &plan.pieces[2].content else {
-        panic!("the start information is made");
-    };
-    assert_eq!(
-        block[..12],
-        [0x78, 0xc5, 0x6e, 0x33, 1, 0, 0, 0, 0, 0, 0, 0]
-    );
-    assert_eq!((long(block, 16), long(block, 32)), (0, 0));
-    let text = (long(block, 24) - 0x10_2000) as usize;
-    assert_eq!(&block[text..], b"hello world\0");
-    let map = (long(block, 40) - 0x10_2000) as usize;
-    assert_eq!(
-        (long(block, 48), long(block, map), long(block, map + 8)),
-        (1, 0, 8 << 20)
-    );
-    assert_eq!(long(block, map + 16), 1);
-}
-
-#[test]
-fn ramdisk_and_high_memory() {
-    let kernel = good();
-    let ramdisk = [7; 5000];
-    let mut guest = guest(&kernel);
-    guest.ramdisk = Some(&ramdisk);
-    guest.memory_bytes = (3 << 30) + (1 << 20);
-    let plan = plan(&guest).unwrap();
-    assert_eq!(plan.memory, [0..3 << 30, 4 << 30..(4 << 30) + (1 << 20)]);
-    let Content::Made(block) = &plan.pieces[2].content else {
-        panic!("the start information is made");
-    };
-    assert_eq!(block[12], 1);
-    let list = (long(block, 16) - u64::from(plan.start_info)) as usize;
-    assert_eq!(
-        (long(block, list), long(block, list + 8)),
-        (0x10_3000, 5000)
-    );
-    assert_eq!(plan.pieces[3].address, 0x10_3000);
-    let map = (long(block, 40) - u64::from(plan.start_info)) as usize;
-    assert_eq!(
-        (long(block, map + 24), long(block, map + 32)),
-        (4 << 30, 1 << 20)
-    );
-}
-
-#[test]
-fn the_entry_state_is_one_a_cpu_can_have() {
-    let state = entry_state(0x10_0010, 0x10_2000);
-    assert_eq!(state.check(36), Ok(()));
-    assert_eq!(
-        (state.gprs[3], state.rip, state.cr0 & 0x8000_0001),
-        (0x10_2000, 0x10_0010, 1)
-    );
-    assert_eq!(
-        (state.cs.limit, state.ss.limit, state.efer, state.cr4),
-        (!0, !0, 0, 0)
-    );
-}
-
-#[test]
-fn notes_among_others_and_with_wide_padding() {
-    let mut notes = note(1, b"GNU");
-    notes.resize(notes.len().next_multiple_of(4), 0);
-    notes.extend(note(18, &0x10_0010u64.to_le_bytes()));
-    let header = [4, NOTE_AT, 0, notes.len() as u64, 0, 4];
-    assert!(plan(&guest(&image(&[header, LOAD], &notes))).is_ok());
-    let header = [4, NOTE_AT, 0, 20, 20, 8];
-    assert!(plan(&guest(&image(&[header, LOAD], &entry_note(0x10_0010)))).is_ok());
-}
-
-#[test]
-fn each_refusal_is_named() {
-    let with = |headers: &[Header], note: &[u8]| plan(&guest(&image(headers, note))).unwrap_err();
-    let entry = entry_note(0x10_0010);
-    let load = |index: usize, value: u64| {
-        let mut header = LOAD;
-        header[index] = value;
-        with(&[header, NOTES], &entry)
-    };
-    let outside = |start, bytes| LoadError::SegmentOutsideMemory {
-        segment: 0,
-        start,
-        bytes,
-    };
-    for (error, want) in [
-        (with(&[NOTES], &entry), LoadError::NothingToLoad),
-        (with(&[LOAD], &entry), LoadError::NoEntryNote),
-        (with(&[LOAD, NOTES, NOTES], &entry), LoadError::EntryTwice),
-        (
-            with(&[LOAD, NOTES], &entry_note(0x10_0064)),
-            LoadError::EntryOutside(0x10_0064),
-        ),
-        (
-            with(&[LOAD, [4, NOTE_AT, 0, 18, 0, 4]], &note(18, &[1, 2])),
-            LoadError::EntryNoteSize(2),
-        ),
-        (
-            with(&[LOAD, [4, NOTE_AT, 0, 19, 0, 4]], &entry),
-            LoadError::NoteDamaged(1),
-        ),
-        (
-            with(&[LOAD, [4, 9999, 0, 20, 0, 4]], &entry),
-            LoadError::SegmentOutsideFile(1),
-        ),
-        (load(1, u64::MAX), LoadError::SegmentOutsideFile(0)),
-        (load(3, 1000), LoadError::SegmentOutsideFile(0)),
-        (load(4, 99), LoadError::SegmentShrinks(0)),
-        (load(2, (8 << 20) - 4999), outside((8 << 20) - 4999, 5000)),
-        (load(2, u64::MAX), outside(u64::MAX, 5000)),
-        (
-            with(&[LOAD, [1, CODE_AT, 0x10_1387, 1, 1, 0], NOTES], &entry),
-            LoadError::SegmentsOverlap(0, 1),
-        ),
-        (
-            load(2, (8 << 20) - 5000),
-            LoadError::EntryOutside(0x10_0010),
-        ),
-    ] {
-        assert_eq!(error, want);
-        assert!(!error.to_string().is_empty());
+/// The guest's memory from `address` on, in one piece.
+fn at<'p>(plan: &'p LoadPlan<'_>, address: u64) -> &'p [u8] {
+    let covers =
+        |piece: &&Piece<'_>| (piece.address..piece.address + piece.bytes()).contains(&address);
+    let piece = plan.pieces.iter().find(covers).unwrap();
+    let offset = (address - piece.address) as usize;
+    match &piece.content {
+        Content::Image(bytes) => &bytes[offset..],
+        Content::Made(bytes) => &bytes[offset..],
+        Content::Zero(_) => panic!("{address:#x} is zero"),
     }
 }
 
-#[test]
-fn headers_that_are_wrong_are_named() {
-    let broken = |at: usize, byte: u8| {
-        let mut kernel = good();
-        kernel[at] = byte;
-        plan(&guest(&kernel)).unwrap_err()
-    };
-    assert_eq!(broken(0, 0), LoadError::NotElf);
-    assert_eq!(broken(4, 1), LoadError::NotElf64LittleEndian);
-    assert_eq!(broken(16, 3), LoadError::PositionIndependent);
-    assert_eq!(broken(16, 1), LoadError::Kind(1));
-    assert_eq!(broken(18, 3), LoadError::Machine(3));
-    assert_eq!(broken(54, 57), LoadError::HeaderSize(57));
-    assert_eq!(broken(56, 65), LoadError::TooManySegments(65));
-    assert_eq!(broken(39, 0xff), LoadError::HeadersOutsideFile);
-    let mut kernel = good();
-    kernel[0x202..0x206].copy_from_slice(b"HdrS");
-    assert_eq!(plan(&guest(&kernel)).unwrap_err(), LoadError::BzImage);
-    assert_eq!(
-        plan(&guest(&[0x1f, 0x8b, 8])).unwrap_err(),
-        LoadError::Compressed
-    );
-}
-
-#[test]
-fn no_room_is_named() {
-    let kernel = good();
-    let big = std::vec![0; 8 << 20];
-    let mut guest = guest(&kernel);
-    guest.ramdisk = Some(&big);
-    let want = LoadError::NoRoom {
-        what: "ramdisk",
-        bytes: 8 << 20,
-    };
-    assert_eq!(plan(&guest).unwrap_err(), want);
-    guest.memory_bytes = 0x10_2000;
-    assert!(matches!(plan(&guest), Err(LoadError::NoRoom { .. })));
-    guest.memory_bytes = 0;
-    assert!(matches!(
-        plan(&guest),
-        Err(LoadError::SegmentOutsideMemory { .. })
-    ));
-}
-
+/// What is true of every plan.
 fn check_plan(plan: &LoadPlan<'_>) {
     let mut pieces: Vec<_> = plan
         .pieces
@@ -256,50 +56,69 @@ fn check_plan(plan: &LoadPlan<'_>) {
         .collect();
     pieces.sort_by_key(|range| range.start);
     assert!(pieces.windows(2).all(|pair| pair[0].end <= pair[1].start));
-    assert!(pieces.iter().all(|range| range.end <= plan.memory[0].end));
-    let entry = u64::from(plan.entry);
-    assert!(pieces.iter().any(|range| range.contains(&entry)));
+    let whole = |range: &Range<u64>| !range.is_empty() && range.end <= plan.memory[0].end;
+    assert!(pieces.iter().all(whole));
+    assert!(!at(plan, plan.state.rip).is_empty());
+    let tables = plan
+        .pieces
+        .iter()
+        .filter(|p| (0xa_0000..0x10_0000).contains(&p.address));
+    assert_eq!(tables.count(), 1, "only the tables lie in the hole");
+    assert_eq!(plan.state.check(36), Ok(()));
+}
+
+#[test]
+fn images_of_no_kind_are_named() {
+    let refused = |bytes: &[u8]| plan(&guest(bytes)).unwrap_err();
+    assert_eq!(refused(&[0x1f, 0x8b, 8]), LoadError::Compressed);
+    assert_eq!(
+        refused(&[0x7f, b'E', b'L', b'F', 2, 2, 1]),
+        LoadError::ElfClass
+    );
+    assert_eq!(refused(b""), LoadError::Unknown);
+    assert!(refused(b"MZ").to_string().contains("no kernel"));
+}
+
+#[test]
+fn the_map_grows_a_range_above_4_gib() {
+    let map = MemoryMap::new((3 << 30) + 4096).unwrap();
+    assert_eq!(map.low_end(), 3 << 30);
+    assert_eq!(
+        map.ranges.last().unwrap(),
+        &(4 << 30..(4 << 30) + 4096, RangeKind::Ram)
+    );
+    assert!(map.has_low_ram(0, 0xa_0000) && !map.has_low_ram(0, 0xa_0001));
+    assert!(!map.has_low_ram(0xe_0000, 1) && !map.has_low_ram(4 << 30, 1));
+    assert!(!map.has_low_ram(u64::MAX, 2));
+    assert!(
+        map.ranges
+            .windows(2)
+            .all(|pair| pair[0].0.end <= pair[1].0.start)
+    );
 }
 
 proptest! {
     #[test]
-    fn damaged_images_never_panic(
-        damage in prop::collection::vec((0usize..700, any::<u8>()), 1..6),
-        cut in 0usize..700,
+    fn any_bytes_are_refused_or_planned(
+        bytes in prop::collection::vec(any::<u8>(), 0..1200),
+        class in 0u8..4,
+        linux in any::<bool>(),
     ) {
-        let mut kernel = good();
-        for (at, byte) in damage {
-            if let Some(slot) = kernel.get_mut(at) {
-                *slot = byte;
+        let mut kernel = bytes;
+        match class {
+            0 => {}
+            1 | 2 => kernel.splice(0..0, [0x7f, b'E', b'L', b'F', class, 1, 1]).for_each(drop),
+            _ => {
+                let header = [0x02, 0xb0, 0xad, 0x1b, 0, 0, 1, 0, 0xfe, 0x4f, 0x51, 0xe4];
+                kernel.splice(0..0, header).for_each(drop);
             }
         }
-        kernel.truncate(kernel.len().max(cut) - cut / 4);
+        if linux && kernel.len() > 0x300 {
+            kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+            kernel[0x202..0x206].copy_from_slice(b"HdrS");
+        }
         if let Ok(plan) = plan(&guest(&kernel)) {
             check_plan(&plan);
         }
-    }
-
-    #[test]
-    fn any_headers_keep_the_plan_sound(
-        headers in prop::collection::vec(
-            (prop::sample::select(std::vec![0u64, 1, 1, 1, 4, 6]), 500u64..620, 0u64..0x2000, 0u64..120, 0u64..0x3000)
-                .prop_map(|(kind, offset, address, file, memory)| [kind, offset, address, file, memory, 4]),
-            0..4,
-        ),
-        entry in 0u32..0x3000,
-    ) {
-        let mut headers = headers;
-        headers.truncate(3);
-        headers.push(NOTES);
-        if let Ok(plan) = plan(&guest(&image(&headers, &entry_note(entry)))) {
-            check_plan(&plan);
-        }
-    }
-
-    #[test]
-    fn any_bytes_are_refused_or_planned(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        let mut kernel = std::vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
-        kernel.extend(bytes);
-        let _ = plan(&guest(&kernel));
     }
 }
