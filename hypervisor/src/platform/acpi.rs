@@ -15,8 +15,13 @@ use arrayvec::ArrayVec;
 use super::power::{Power, Register};
 use crate::boot::info::Rsdp;
 use crate::cpu::CPUS_MAX;
+use crate::memory::layout::PHYSICAL_MAX;
 use crate::memory::tables::map_firmware;
 
+/// Bytes of a table's header (ACPI 6.5, 5.2.6).
+const HEADER_BYTES: u64 = 36;
+/// The longest table believed in: a DSDT is some hundred KiB on large machines.
+const TABLE_BYTES_MAX: u64 = 8 << 20;
 /// The most IOAPICs and interrupt overrides kept.
 const IOAPICS_MAX: usize = 16;
 const OVERRIDES_MAX: usize = 32;
@@ -84,8 +89,12 @@ pub(crate) fn read(rsdp: Option<Rsdp>) -> Tables {
         log::warn!("no ACPI root pointer from the boot loader: one CPU, no power off");
         return found;
     };
-    // SAFETY: the boot loader copied the root pointer from firmware; the crate checks each table's
-    // checksum before it uses it.
+    if let Err(why) = plausible(rsdp) {
+        log::warn!("ACPI tables are not used: {why}. One CPU, no power off");
+        return found;
+    }
+    // SAFETY: the boot loader copied the root pointer from firmware; every table it leads to has been
+    // found to lie where memory can be, and the crate checks each one's checksum before it uses it.
     let tables = match unsafe { AcpiTables::from_rsdt(Mapper, rsdp.revision, rsdp.table as usize) }
     {
         Ok(tables) => tables,
@@ -114,6 +123,38 @@ pub(crate) fn read(rsdp: Option<Rsdp>) -> Tables {
         Err(error) => log::warn!("no ACPI FADT ({error:?}): no power off"),
     }
     found
+}
+
+/// Looks at where the root table and its entries point before anything follows them: the crate maps
+/// whatever length a header states.
+fn plausible(rsdp: Rsdp) -> Result<(), &'static str> {
+    let root = table_bytes(rsdp.table).ok_or("the root table lies outside of memory")?;
+    let width = if rsdp.revision == 0 { 4 } else { 8 };
+    for entry in (HEADER_BYTES..root).step_by(width) {
+        if entry + width as u64 > root {
+            break;
+        }
+        let pointer = map_firmware(rsdp.table + entry, width as u64);
+        let mut bytes = [0; 8];
+        // SAFETY: inside the root table, mapped just now.
+        unsafe { core::ptr::copy_nonoverlapping(pointer.cast_const(), bytes.as_mut_ptr(), width) };
+        table_bytes(u64::from_le_bytes(bytes)).ok_or("a table lies outside of memory")?;
+    }
+    Ok(())
+}
+
+/// The length a table's header states, where both table and length are possible.
+fn table_bytes(address: u64) -> Option<u64> {
+    const LENGTH_OFFSET: u64 = 4;
+    if address == 0 || address >= PHYSICAL_MAX - TABLE_BYTES_MAX {
+        return None;
+    }
+    let pointer = map_firmware(address + LENGTH_OFFSET, 4).cast::<u32>();
+    // SAFETY: mapped just now; tables need not be aligned.
+    let bytes = u64::from(unsafe { pointer.read_unaligned() });
+    (HEADER_BYTES..=TABLE_BYTES_MAX)
+        .contains(&bytes)
+        .then_some(bytes)
 }
 
 fn read_madt(madt: core::pin::Pin<&Madt>, found: &mut Tables) {
@@ -153,7 +194,9 @@ fn add_cpu(found: &mut Tables, apic_id: u32, flags: u32) {
 fn read_fadt(fadt: &Fadt, tables: &AcpiTables<Mapper>, power: &mut Power) {
     let register = |address: acpi::address::GenericAddress| match address.address_space {
         acpi::address::AddressSpace::SystemIo => Some(Register::Port(address.address as u16)),
-        acpi::address::AddressSpace::SystemMemory => Some(Register::Memory(address.address)),
+        acpi::address::AddressSpace::SystemMemory => {
+            (address.address < PHYSICAL_MAX - 8).then_some(Register::Memory(address.address))
+        }
         acpi::address::AddressSpace::PciConfigSpace => Some(Register::Pci(address.address)),
         _ => None,
     };
@@ -165,6 +208,15 @@ fn read_fadt(fadt: &Fadt, tables: &AcpiTables<Mapper>, power: &mut Power) {
     power.pm1b_control = fadt.pm1b_control_block().ok().flatten().and_then(register);
     power.smi_command = fadt.smi_cmd_port as u16;
     power.acpi_enable = fadt.acpi_enable;
+    if fadt
+        .dsdt_address()
+        .ok()
+        .and_then(|address| table_bytes(address as u64))
+        .is_none()
+    {
+        log::warn!("the FADT points at no DSDT: no power off");
+        return;
+    }
     let Ok(dsdt) = tables.dsdt() else { return };
     let pointer = map_firmware(dsdt.address as u64, dsdt.length.into());
     // SAFETY: firmware's DSDT, mapped just now; nothing writes to it.

@@ -78,7 +78,8 @@ impl SvmVcpu {
         // CR4 decides what the guest may use, whatever CPUID says.
         vmcb.intercept_cr = INTERCEPT_CR4_WRITE;
         // #DB and #AC can keep a CPU busy for ever without an exit (CVE-2015-5307, CVE-2015-8104).
-        vmcb.intercept_exceptions = 1 << 1 | 1 << 17;
+        // #MC is the host's.
+        vmcb.intercept_exceptions = 1 << 1 | 1 << 17 | 1 << 18;
         vmcb.iopm_base = maps.io;
         vmcb.msrpm_base = maps.msr;
         vmcb.virtual_interrupt = virtual_interrupt::MASKING;

@@ -28,7 +28,8 @@ const EPT_ACCESSED_DIRTY: u64 = 1 << 6;
 
 /// #DB and #AC are taken away from the guest because one that is raised by its own delivery would never end
 /// (CVE-2015-8104, CVE-2015-5307); the guest gets them back at the next entry.
-const INTERCEPTED_EXCEPTIONS: u64 = 1 << 1 | 1 << 17;
+/// #MC is the host's.
+const INTERCEPTED_EXCEPTIONS: u64 = 1 << 1 | 1 << 17 | 1 << 18;
 
 /// Live MSRs that belong to the loaded vCPU. The host uses none of them.
 pub(super) const SWAPPED_MSRS: [u32; 5] = [

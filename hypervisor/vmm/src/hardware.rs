@@ -91,6 +91,8 @@ pub mod vector {
     pub const INVALID_OPCODE: u8 = 6;
     /// #GP.
     pub const GENERAL_PROTECTION: u8 = 13;
+    /// #MC.
+    pub const MACHINE_CHECK: u8 = 18;
     /// #PF.
     pub const PAGE_FAULT: u8 = 14;
 }
