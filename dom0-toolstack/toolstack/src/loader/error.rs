@@ -217,7 +217,8 @@ impl fmt::Display for LinuxError {
             ),
             LinuxError::KernelOutsideMemory { start, bytes } => write!(
                 f,
-                "it needs {bytes} bytes at {start:#x}, which the domain does not have below 3 GiB: give it more memory"
+                "it needs {bytes} bytes at {start:#x}, which the domain does not have below 3 GiB: give it {} MiB of memory or more",
+                start.saturating_add(bytes).div_ceil(1 << 20)
             ),
             LinuxError::CommandLineTooLong { bytes, most } => {
                 write!(

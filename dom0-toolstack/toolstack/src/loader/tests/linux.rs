@@ -156,6 +156,10 @@ fn kernels_go_where_they_can_run() {
         bytes: 0x30_0000,
     };
     assert_eq!(placed(&with(0x258, &[0, 0, 0x60])), Err(want.into()));
+    assert!(
+        want.to_string()
+            .ends_with("give it 9 MiB of memory or more")
+    );
     assert!(placed(&with(0x258, &[0xff; 8])).is_err());
     assert!(placed(&with(0x260, &[0xff; 4])).is_err());
 }
