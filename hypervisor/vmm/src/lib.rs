@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod code;
 pub mod cpuid;
 pub mod devices;
+pub mod emulate;
 pub mod exit;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

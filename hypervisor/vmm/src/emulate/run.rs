@@ -1,0 +1,78 @@
+//! An instruction from plan to end, for a caller that answers accesses at once.
+
+use super::access::{Access, Fault};
+use super::execute::Step;
+use super::instruction::Instruction;
+use crate::hardware::VcpuHardware;
+
+const RFLAGS_TF: u64 = 1 << 8;
+
+/// What is at the other end of an access: RAM or a device, behind the guest's page tables.
+pub trait Bus {
+    /// Why an access is not made: a page fault to inject, a device's answer to wait for, the end of
+    /// the domain.
+    type Stop;
+    /// The value read, in its low bytes.
+    fn read(&mut self, access: Access) -> Result<u64, Self::Stop>;
+    /// Writes the low bytes of `value`.
+    fn write(&mut self, access: Access, value: u64) -> Result<(), Self::Stop>;
+}
+
+/// Where [`run`] ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended<S> {
+    /// Done: step over [`Instruction::length`] bytes.
+    Complete,
+    /// The budget is used up, or RFLAGS.TF asks for a trap after every element. RIP stays; enter the
+    /// guest, which comes back for the rest, with a trap pending if TF is set.
+    Repeats,
+    /// Inject the fault. What elements before it did remains done.
+    Fault(Fault),
+    /// The bus stopped; the element it was in has changed no register.
+    Stopped(S),
+}
+
+/// Executes up to `budget` elements (at least one; other instructions have one).
+pub fn run<H: VcpuHardware, B: Bus>(
+    instruction: &Instruction,
+    hw: &mut H,
+    bus: &mut B,
+    budget: u32,
+) -> Ended<B::Stop> {
+    let budget = if hw.rflags() & RFLAGS_TF != 0 {
+        1
+    } else {
+        budget.max(1)
+    };
+    for _ in 0..budget {
+        let plan = match instruction.plan(hw) {
+            Ok(plan) => plan,
+            Err(fault) => return Ended::Fault(fault),
+        };
+        let mut values = [0; 2];
+        for (value, access) in values.iter_mut().zip(plan.reads) {
+            if let Some(access) = access {
+                match bus.read(access) {
+                    Ok(read) => *value = read,
+                    Err(stop) => return Ended::Stopped(stop),
+                }
+            }
+        }
+        let outcome = instruction.finish(values, hw);
+        assert_eq!(
+            plan.write.is_some(),
+            outcome.store.is_some(),
+            "{instruction:?}"
+        );
+        if let (Some(access), Some(value)) = (plan.write, outcome.store)
+            && let Err(stop) = bus.write(access, value)
+        {
+            return Ended::Stopped(stop);
+        }
+        match outcome.commit(hw) {
+            Step::Complete => return Ended::Complete,
+            Step::Again => {}
+        }
+    }
+    Ended::Repeats
+}
