@@ -119,16 +119,7 @@ impl Instruction {
                 self.compare_exchange(hw, value, register, &mut outcome);
             }
             Operation::BitTest { change, by } => {
-                let bit = 1 << (by.value(hw) & (8 * u64::from(self.bytes) - 1));
-                outcome.store = match change {
-                    BitChange::None => None,
-                    BitChange::Set => Some(value | bit),
-                    BitChange::Reset => Some(value & !bit),
-                    BitChange::Complement => Some(value ^ bit),
-                };
-                // The other flags are undefined or unchanged: the CPUs leave them.
-                let carry = if value & bit != 0 { CARRY } else { 0 };
-                outcome.rflags = rflags & !CARRY | carry;
+                self.bit_test(value, by.value(hw), change, &mut outcome);
             }
             Operation::SetCondition(code) => {
                 outcome.store = Some(condition(code, rflags).into());
@@ -150,6 +141,19 @@ impl Instruction {
 
     fn swapped(&self, value: u64) -> u64 {
         value.swap_bytes() >> (64 - 8 * u32::from(self.bytes))
+    }
+
+    fn bit_test(&self, value: u64, number: u64, change: BitChange, outcome: &mut Outcome) {
+        let bit = 1 << (number & (8 * u64::from(self.bytes) - 1));
+        outcome.store = match change {
+            BitChange::None => None,
+            BitChange::Set => Some(value | bit),
+            BitChange::Reset => Some(value & !bit),
+            BitChange::Complement => Some(value ^ bit),
+        };
+        // The other flags are undefined or unchanged: the CPUs leave them.
+        let carry = if value & bit != 0 { CARRY } else { 0 };
+        outcome.rflags = outcome.rflags & !CARRY | carry;
     }
 
     /// Writes memory in any case, as the CPUs do (SDM 2A, CMPXCHG).

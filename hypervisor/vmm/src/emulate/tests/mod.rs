@@ -7,6 +7,7 @@ mod oracle;
 mod play;
 mod reference;
 mod segments;
+mod strings;
 
 use std::collections::BTreeMap;
 use std::vec::Vec;

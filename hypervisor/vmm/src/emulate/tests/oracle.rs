@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::reference::{Guest, iced, is_memory};
 use super::{MODES, Memory, Noise, gprs, set_gprs, vcpu};
-use crate::emulate::flags::{Arithmetic, Unary, mask};
+use crate::emulate::flags::{Unary, mask};
 use crate::emulate::instruction::{BitChange, Extension, Operand, Operation, Register, StringKind};
 use crate::emulate::{Instruction, Kind, Mode, Undecodable, decode};
 use crate::hardware::{Gpr, VcpuHardware};
@@ -51,17 +51,7 @@ fn names(instruction: &Instruction) -> Vec<String> {
         } => &["movsx", "movsxd"],
         Operation::Store { .. } => &["mov", "movnti"],
         Operation::ToMemory(arithmetic, _) | Operation::ToRegister(arithmetic, _) => {
-            match arithmetic {
-                Arithmetic::Add => &["add"],
-                Arithmetic::Or => &["or"],
-                Arithmetic::Adc => &["adc"],
-                Arithmetic::Sbb => &["sbb"],
-                Arithmetic::And => &["and"],
-                Arithmetic::Sub => &["sub"],
-                Arithmetic::Xor => &["xor"],
-                Arithmetic::Cmp => &["cmp"],
-                Arithmetic::Test => &["test"],
-            }
+            return [format!("{arithmetic:?}").to_lowercase()].into();
         }
         Operation::Unary(Unary::Increment) => &["inc"],
         Operation::Unary(Unary::Decrement) => &["dec"],
@@ -191,6 +181,26 @@ fn agree(code: &[u8], instruction: &Instruction, noise: &mut Noise) {
     accesses_agree(instruction, &vcpu, &theirs, &memory, &context);
 }
 
+/// How far a bit number in a register leads away from the operand.
+fn beyond(instruction: &Instruction, vcpu: &crate::fake::FakeVcpu) -> i128 {
+    match instruction.operation {
+        Operation::BitTest {
+            by: Operand::Register(register),
+            ..
+        } => {
+            let bits = 8 * i128::from(register.bytes);
+            let number = i128::from(register.read(vcpu));
+            let number = if number >> (bits - 1) != 0 {
+                number - (1 << bits)
+            } else {
+                number
+            };
+            number.div_euclid(bits) * i128::from(register.bytes)
+        }
+        _ => 0,
+    }
+}
+
 fn accesses_agree(
     instruction: &Instruction,
     vcpu: &crate::fake::FakeVcpu,
@@ -208,22 +218,7 @@ fn accesses_agree(
     let info = info.info(theirs);
     let mut expected = Vec::new();
     for &op in memory {
-        let extra = match instruction.operation {
-            Operation::BitTest {
-                by: Operand::Register(register),
-                ..
-            } => {
-                let bits = 8 * i128::from(register.bytes);
-                let number = i128::from(register.read(vcpu));
-                let number = if number >> (bits - 1) != 0 {
-                    number - (1 << bits)
-                } else {
-                    number
-                };
-                number.div_euclid(bits) * i128::from(register.bytes)
-            }
-            _ => 0,
-        };
+        let extra = beyond(instruction, vcpu);
         let first = guest.place(theirs, op, extra).map(|places| places[0]);
         let (reads, writes) = match info.op_access(op) {
             OpAccess::Read | OpAccess::CondRead => (true, false),

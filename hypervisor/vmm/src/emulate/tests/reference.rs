@@ -14,7 +14,7 @@ use crate::emulate::{Ended, Fault, Mode, Undecodable, decode, run};
 use crate::hardware::{SegmentName, VcpuHardware};
 
 /// Elements executed at most.
-const BUDGET: u32 = 5;
+pub(super) const BUDGET: u32 = 5;
 
 pub(super) fn iced(code: &[u8], mode: Mode, rip: u64) -> Instruction {
     let bits = match mode {
@@ -65,7 +65,7 @@ impl Guest {
         }) & low(register.size())
     }
 
-    fn set_register(&mut self, register: Register, value: u64) {
+    pub(super) fn set_register(&mut self, register: Register, value: u64) {
         let high = matches!(
             register,
             Register::AH | Register::CH | Register::DH | Register::BH
@@ -138,41 +138,36 @@ impl Guest {
             Fault::GeneralProtection
         };
         let bytes = instruction.memory_size().size() as u64;
-        let top = match self.mode {
+        let linear = base.wrapping_add(offset);
+        let (allowed, top) = match self.mode {
             Mode::Code64 => {
-                let linear = base.wrapping_add(offset);
-                for at in [linear, linear.wrapping_add(bytes - 1)] {
-                    if !matches!(at >> 47, 0 | 0x1_ffff) {
-                        return Err(fault);
-                    }
-                }
-                u64::MAX
+                let ends = [linear, linear.wrapping_add(bytes - 1)];
+                (
+                    ends.iter().all(|at| matches!(at >> 47, 0 | 0x1_ffff)),
+                    u64::MAX,
+                )
             }
-            Mode::Code16 | Mode::Code32 => {
-                if offset + bytes - 1 > 0xffff_ffff {
-                    return Err(fault);
-                }
-                0xffff_ffff
-            }
+            Mode::Code16 | Mode::Code32 => (offset + bytes - 1 <= 0xffff_ffff, 0xffff_ffff),
         };
-        Ok((0..bytes)
-            .map(|at| base.wrapping_add(offset).wrapping_add(at) & top)
-            .collect())
+        if !allowed {
+            return Err(fault);
+        }
+        Ok((0..bytes).map(|at| linear.wrapping_add(at) & top).collect())
     }
 
-    fn read(&self, places: &[u64]) -> u64 {
+    pub(super) fn read(&self, places: &[u64]) -> u64 {
         places.iter().rev().fold(0, |value, place| {
             value << 8 | u64::from(self.memory.byte(*place))
         })
     }
 
-    fn write(&mut self, places: &[u64], value: u64) {
+    pub(super) fn write(&mut self, places: &[u64], value: u64) {
         for (place, byte) in places.iter().zip(value.to_le_bytes()) {
             self.memory.written.insert(*place, byte);
         }
     }
 
-    fn flags(&mut self, which: u64, value: u64) {
+    pub(super) fn flags(&mut self, which: u64, value: u64) {
         self.rflags = self.rflags & !which | value & which;
     }
 
@@ -234,6 +229,23 @@ impl Guest {
             }
             return Ok(());
         }
+        self.finish(instruction, &places, old, value, register);
+        Ok(())
+    }
+
+    /// What is no arithmetic. `old` is what memory holds, `value` the other operand.
+    fn finish(
+        &mut self,
+        instruction: &Instruction,
+        places: &[u64],
+        old: u64,
+        value: u64,
+        register: Option<Register>,
+    ) {
+        use Mnemonic::*;
+        let bytes = places.len();
+        let width = low(bytes);
+        let first = is_memory(instruction.op_kind(0));
         let sign = |value: u64| {
             if value >> (8 * bytes - 1) != 0 {
                 value | !width
@@ -246,12 +258,12 @@ impl Guest {
                 sum | (value >> (8 * at) & 0xff) << (8 * (bytes - 1 - at))
             })
         };
-        let bit = value.rem_euclid(bit_size as u64);
+        let bit = value.rem_euclid(8 * bytes as u64);
         match instruction.mnemonic() {
-            Mov | Movnti if first => self.write(&places, value),
+            Mov | Movnti if first => self.write(places, value),
             Mov | Movzx => self.set_register(register.expect("a register"), old),
             Movsx | Movsxd => self.set_register(register.expect("a register"), sign(old)),
-            Movbe if first => self.write(&places, reversed(value)),
+            Movbe if first => self.write(places, reversed(value)),
             Movbe => self.set_register(register.expect("a register"), reversed(old)),
             Inc | Dec => {
                 let kind = if instruction.mnemonic() == Inc {
@@ -261,55 +273,58 @@ impl Guest {
                 };
                 let (result, flags) = by_definition(kind, bytes as u8, old, 1, 0);
                 self.flags(0x8d4, flags);
-                self.write(&places, result);
+                self.write(places, result);
             }
-            Not => self.write(&places, !old),
+            Not => self.write(places, !old),
             Neg => {
                 let (result, flags) = by_definition(Arithmetic::Sub, bytes as u8, 0, old, 0);
                 self.flags(0x8d5, flags);
-                self.write(&places, result);
+                self.write(places, result);
             }
             Xchg => {
-                self.write(&places, value);
+                self.write(places, value);
                 self.set_register(register.expect("a register"), old);
             }
             Xadd => {
                 let (sum, flags) = by_definition(Arithmetic::Add, bytes as u8, old, value, 0);
-                self.write(&places, sum);
+                self.write(places, sum);
                 self.set_register(register.expect("a register"), old);
                 self.flags(0x8d5, flags);
             }
-            Cmpxchg => {
-                let accumulator = [Register::AL, Register::AX, Register::EAX, Register::RAX];
-                let accumulator = accumulator[bytes.ilog2() as usize];
-                let expected = self.register(accumulator);
-                self.flags(
-                    0x8d5,
-                    by_definition(Arithmetic::Sub, bytes as u8, expected, old, 0).1,
-                );
-                if expected == old {
-                    self.write(&places, value);
-                } else {
-                    self.write(&places, old);
-                    self.set_register(accumulator, old);
-                }
-            }
+            Cmpxchg => self.compare_exchange(places, old, value),
             Bt | Bts | Btr | Btc => {
                 self.flags(1, old >> bit & 1);
                 match instruction.mnemonic() {
-                    Bts => self.write(&places, old | 1 << bit),
-                    Btr => self.write(&places, old & !(1 << bit)),
-                    Btc => self.write(&places, old ^ 1 << bit),
+                    Bts => self.write(places, old | 1 << bit),
+                    Btr => self.write(places, old & !(1 << bit)),
+                    Btc => self.write(places, old ^ 1 << bit),
                     _ => {}
                 }
             }
             Seto | Setno | Setb | Setae | Sete | Setne | Setbe | Seta | Sets | Setns | Setp
             | Setnp | Setl | Setge | Setle | Setg => {
-                self.write(&places, self.holds(instruction.mnemonic()).into())
+                self.write(places, self.holds(instruction.mnemonic()).into())
             }
             other => panic!("{other:?} is not in the reference"),
         }
-        Ok(())
+    }
+
+    fn compare_exchange(&mut self, places: &[u64], old: u64, value: u64) {
+        let bytes = places.len();
+
+        let accumulator = [Register::AL, Register::AX, Register::EAX, Register::RAX];
+        let accumulator = accumulator[bytes.ilog2() as usize];
+        let expected = self.register(accumulator);
+        self.flags(
+            0x8d5,
+            by_definition(Arithmetic::Sub, bytes as u8, expected, old, 0).1,
+        );
+        if expected == old {
+            self.write(places, value);
+        } else {
+            self.write(places, old);
+            self.set_register(accumulator, old);
+        }
     }
 
     fn holds(&self, set: Mnemonic) -> bool {
@@ -334,88 +349,6 @@ impl Guest {
             Mnemonic::Setg => !zero && sign == overflow,
             other => panic!("{other:?} is no SETcc"),
         }
-    }
-
-    /// A string instruction, up to the budget. `true`: it is over.
-    fn string(&mut self, instruction: &Instruction) -> Result<bool, Fault> {
-        use Mnemonic::*;
-        let bytes = instruction.memory_size().size();
-        let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
-        let wide = (0..2)
-            .map(|operand| instruction.op_kind(operand))
-            .find(|kind| is_memory(*kind));
-        let [counter, source, destination] = match wide.expect("a memory operand") {
-            OpKind::MemorySegSI | OpKind::MemoryESDI => [Register::CX, Register::SI, Register::DI],
-            OpKind::MemorySegESI | OpKind::MemoryESEDI => {
-                [Register::ECX, Register::ESI, Register::EDI]
-            }
-            _ => [Register::RCX, Register::RSI, Register::RDI],
-        };
-        let accumulator =
-            [Register::AL, Register::AX, Register::EAX, Register::RAX][bytes.ilog2() as usize];
-        let step = if self.rflags & 0x400 != 0 {
-            (bytes as u64).wrapping_neg()
-        } else {
-            bytes as u64
-        };
-        let mut done = 0;
-        while !repeats || self.register(counter) != 0 {
-            if done == BUDGET {
-                return Ok(false);
-            }
-            done += 1;
-            let mut compared = None;
-            let (from, to) = match instruction.mnemonic() {
-                Movsb | Movsw | Movsd | Movsq => {
-                    let from = self.place(instruction, 1, 0)?;
-                    let to = self.place(instruction, 0, 0)?;
-                    self.write(&to, self.read(&from));
-                    (true, true)
-                }
-                Stosb | Stosw | Stosd | Stosq => {
-                    let to = self.place(instruction, 0, 0)?;
-                    self.write(&to, self.register(accumulator));
-                    (false, true)
-                }
-                Lodsb | Lodsw | Lodsd | Lodsq => {
-                    let value = self.read(&self.place(instruction, 1, 0)?);
-                    self.set_register(accumulator, value);
-                    (true, false)
-                }
-                Scasb | Scasw | Scasd | Scasq => {
-                    let value = self.read(&self.place(instruction, 1, 0)?);
-                    compared = Some((self.register(accumulator), value));
-                    (false, true)
-                }
-                Cmpsb | Cmpsw | Cmpsd | Cmpsq => {
-                    let first = self.read(&self.place(instruction, 0, 0)?);
-                    compared = Some((first, self.read(&self.place(instruction, 1, 0)?)));
-                    (true, true)
-                }
-                other => panic!("{other:?} is no string instruction"),
-            };
-            for (moves, register) in [(from, source), (to, destination)] {
-                if moves {
-                    self.set_register(register, self.register(register).wrapping_add(step));
-                }
-            }
-            if let Some((first, second)) = compared {
-                self.flags(
-                    0x8d5,
-                    by_definition(Arithmetic::Sub, bytes as u8, first, second, 0).1,
-                );
-            }
-            if !repeats {
-                return Ok(true);
-            }
-            self.set_register(counter, self.register(counter) - 1);
-            if let Some((first, second)) = compared
-                && (first == second) == instruction.has_repne_prefix()
-            {
-                return Ok(true);
-            }
-        }
-        Ok(true)
     }
 }
 
