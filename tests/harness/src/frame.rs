@@ -81,7 +81,7 @@ pub enum Payload {
 
 impl Frame {
     /// Takes a frame apart; `None` when it is too short to be one. A damaged checksum makes the
-    /// payload [`Payload::Other`].
+    /// payload `Payload::Other`.
     pub fn parse(bytes: &[u8]) -> Option<Frame> {
         let header = bytes.get(..ETHERNET_BYTES)?;
         let mac = |at: usize| Mac(header[at..at + 6].try_into().expect("six bytes"));
@@ -98,7 +98,7 @@ impl Frame {
         })
     }
 
-    /// The bytes to send; `None` for [`Payload::Other`], which has none.
+    /// The bytes to send; `None` for `Payload::Other`, which has none.
     pub fn bytes(&self) -> Option<Vec<u8>> {
         let (kind, body) = match &self.payload {
             Payload::ArpRequest { sender, target } => {

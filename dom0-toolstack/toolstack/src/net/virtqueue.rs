@@ -101,8 +101,8 @@ mod tests {
             let size = 1u16 << shift;
             let layout = QueueLayout::new(size);
             let n = usize::from(size);
-            assert!(layout.available >= 16 * n && layout.available % 2 == 0);
-            assert!(layout.used >= layout.available + 6 + 2 * n && layout.used % 4 == 0);
+            assert!(layout.available >= 16 * n && layout.available.is_multiple_of(2));
+            assert!(layout.used >= layout.available + 6 + 2 * n && layout.used.is_multiple_of(4));
             assert!(layout.bytes >= layout.used + 6 + 8 * n);
         }
     }
