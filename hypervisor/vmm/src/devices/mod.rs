@@ -10,11 +10,17 @@
 
 pub mod acpi_pm;
 pub mod debug_console;
+pub mod ioapic;
 pub mod lapic;
+pub mod message;
+pub mod pci;
 pub mod pic;
+pub mod pit;
 pub mod ports;
 pub mod reset_port;
+pub mod rtc;
 mod tsc_rate;
+pub mod uart;
 
 pub use tsc_rate::TscRate;
 

@@ -7,6 +7,7 @@
 use super::{Inbox, Message, Next, Refused, Vcpu, World, end};
 use crate::cpuid::Viewer;
 use crate::devices::lapic::{Delivery, Destination, Effect, Ipi, IpiMode};
+use crate::devices::message;
 use crate::hardware::{Control, Event, Gpr, VcpuHardware};
 
 use godwit_abi::ShutdownReason;
@@ -178,10 +179,11 @@ impl Vcpu {
                 }
             }
             // What is pending and when the timer is due is looked up before the next entry.
-            Effect::None
-            | Effect::PendingChanged
-            | Effect::TimerChanged
-            | Effect::EndOfLevel(_) => {}
+            Effect::None | Effect::PendingChanged | Effect::TimerChanged => {}
+            Effect::EndOfLevel(vector) => {
+                world.platform(|platform| platform.end_of_interrupt(vector));
+                self.platform_changed();
+            }
             Effect::ModeChanged => world.apic_moved(self.lapic.address()),
         }
     }
@@ -233,8 +235,8 @@ impl Vcpu {
     /// Lets what depends on the time happen, and notes when that will be needed again.
     #[inline]
     fn catch_up<W: World>(&mut self, world: &mut W) {
-        if self.pic == PicLine::Unknown && self.lapic.passes_pic() {
-            self.look_at_pic(world);
+        if self.pic == PicLine::Unknown {
+            self.poll_platform(world);
         }
         self.deadline_host_tsc = u64::MAX;
         if self.lapic.next_deadline().is_none() && self.platform_deadline == u64::MAX {
@@ -244,7 +246,7 @@ impl Vcpu {
         let (now, platform_now) = (self.guest_tsc(host_tsc), self.platform_tsc(host_tsc));
         self.lapic.expire(now);
         if platform_now >= self.platform_deadline {
-            self.look_at_pic(world);
+            self.poll_platform(world);
         }
         // Differences, because a deadline may be "never" in guest time and the offset negative.
         let left = |deadline: u64, now: u64| match deadline {
@@ -256,19 +258,42 @@ impl Vcpu {
         self.deadline_host_tsc = host_tsc.saturating_add(own.min(platform));
     }
 
+    /// Lets the platform's timers run, takes its messages, and remembers what the PIC requests.
     #[cold]
-    fn look_at_pic<W: World>(&mut self, world: &mut W) {
+    fn poll_platform<W: World>(&mut self, world: &mut W) {
         let now = self.platform_tsc(world.host_tsc());
-        let (asserted, deadline) = world.platform(|platform| {
-            platform.drive_sci(now);
-            (platform.pic.pending(), platform.next_deadline(now))
+        let (messages, asserted, deadline) = world.platform(|platform| {
+            let messages = platform.poll(now);
+            (
+                messages,
+                platform.pic.pending(),
+                platform.next_deadline(now),
+            )
         });
+        for message in messages {
+            self.route(world, message);
+        }
         self.pic = if asserted {
             PicLine::Asserted
         } else {
             PicLine::Idle
         };
         self.platform_deadline = deadline.unwrap_or(u64::MAX);
+    }
+
+    /// Delivers a message of the platform: to this vCPU, and to others that it addresses. To those it comes as an IPI, so edge-triggered:
+    /// the end of a level-triggered interrupt is seen only where the platform was polled.
+    fn route<W: World>(&mut self, world: &mut W, message: message::Message) {
+        let own = self.lapic.is_addressed(message.destination, u32::MAX);
+        if own {
+            let delivery = message.deliver(&mut self.lapic);
+            self.deliver(world, delivery);
+        }
+        let alone = message.mode == message::MessageMode::LowestPriority
+            || message.destination == Destination::Physical(self.lapic.id());
+        if let (false, Some(ipi)) = (own && alone, message.as_ipi()) {
+            world.send_ipi(ipi);
+        }
     }
 
     #[inline]

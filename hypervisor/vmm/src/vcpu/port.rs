@@ -28,8 +28,10 @@ impl Vcpu {
         let now = self.platform_tsc(world.host_tsc());
         if access.input {
             let result = world.platform(|platform| platform.read(access.port, access.width, now));
-            if !result.claimed {
-                world.refused(Refused::Port(access.port));
+            if result.effect != Effect::None
+                && let Some(ending) = self.port_effect(world, access.port, result.effect)
+            {
+                return Next::End(ending);
             }
             let rax = &mut hw.gprs_mut()[Gpr::Rax as usize];
             // IN to AL and AX keeps the rest of RAX; IN to EAX clears its upper half.
@@ -75,6 +77,11 @@ impl Vcpu {
                 None
             }
             Effect::ConsoleOutput => {
+                world.console_output();
+                None
+            }
+            Effect::SerialOutput => {
+                self.platform_changed();
                 world.console_output();
                 None
             }
@@ -197,9 +204,7 @@ impl Vcpu {
         let missing = |gpa| end(ShutdownReason::BadMemory, gpa);
         if access.input {
             let result = world.platform(|platform| platform.read(access.port, access.width, now));
-            if !result.claimed {
-                world.refused(Refused::Port(access.port));
-            }
+            let ending = self.port_effect(world, access.port, result.effect);
             let value = result.value.to_le_bytes();
             let mut at = 0;
             for (gpa, count) in parts {
@@ -208,7 +213,7 @@ impl Vcpu {
                 }
                 at += count;
             }
-            return Ok(None);
+            return Ok(ending);
         }
         let mut value = [0; 4];
         let mut at = 0;

@@ -31,6 +31,17 @@ pub struct Irq(u8);
 impl Irq {
     /// The ACPI system control interrupt.
     pub const SCI: Irq = Irq(9);
+    /// Counter 0 of the interval timer.
+    pub const TIMER: Irq = Irq(0);
+    /// Serial port COM1.
+    pub const SERIAL: Irq = Irq(4);
+    /// Real-time clock.
+    pub const CLOCK: Irq = Irq(8);
+
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
 
     /// IRQ `number`; `None` for the cascade and beyond 15.
     pub const fn new(number: u8) -> Option<Irq> {

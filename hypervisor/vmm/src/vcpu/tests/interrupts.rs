@@ -145,11 +145,11 @@ fn the_pic_is_delivered_through_lint0() {
     assert_eq!(machine.enter(), Entered::Runs, "once");
     // In service: a lower one waits for its end.
     machine.hardware.set_rflags(2 | IF);
-    raise(&mut machine, 10);
+    raise(&mut machine, 12);
     raise(&mut machine, 5);
     assert_eq!(
         machine.enter(),
-        Entered::Delivered(external(0x3a)),
+        Entered::Delivered(external(0x3c)),
         "the slave is at input 2"
     );
     machine.hardware.set_rflags(2 | IF);
