@@ -121,7 +121,7 @@ impl Pit {
             SPEAKER_PORT => {
                 self.channels[2].advance(clock);
                 let mut value = self.speaker;
-                if clock / REFRESH_CLOCKS % 2 != 0 {
+                if (clock / REFRESH_CLOCKS) & 1 != 0 {
                     value |= REFRESH_TOGGLE;
                 }
                 if self.channels[2].out(clock) {
