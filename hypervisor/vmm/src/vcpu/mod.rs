@@ -12,6 +12,7 @@
 mod control;
 mod entry;
 mod inbox;
+mod mmio;
 mod msr;
 mod port;
 #[cfg(test)]
@@ -25,8 +26,8 @@ use crate::code::{self, Opcode};
 use crate::cpuid::{Policy, Viewer};
 use crate::devices::lapic::{Address, Ipi, Lapic};
 use crate::devices::ports::Platform;
-use crate::exit::{Exit, Length, NestedFault};
-use crate::hardware::{Control, Event, Gpr, SegmentName, SwitchedMsr, VcpuHardware};
+use crate::exit::{Exit, Length};
+use crate::hardware::{Control, Event, Gpr, SegmentName, SwitchedMsr, VcpuHardware, vector};
 use crate::walk::{self, GuestMemory, Intent, Paging};
 use entry::{PicLine, Running};
 
@@ -220,7 +221,7 @@ impl Vcpu {
                 hw.set_nmi_window(false);
                 Next::Enter
             }
-            Exit::Nested(fault) => self.nested(fault),
+            Exit::Nested(fault) => self.nested(hw, world, fault),
             rare => self.rare(hw, world, rare),
         }
     }
@@ -239,6 +240,12 @@ impl Vcpu {
                 other => other,
             },
             Exit::Forbidden => self.inject(hw, Event::INVALID_OPCODE),
+            Exit::Exception(vector::MACHINE_CHECK, _) => {
+                panic!(
+                    "machine check while a guest ran, at guest RIP {:#x}",
+                    hw.rip()
+                )
+            }
             Exit::Exception(vector, error) => self.inject(hw, Event::Exception(vector, error)),
             Exit::TripleFault => end(ShutdownReason::TripleFault, hw.rip()),
             Exit::Startup => Next::Enter,
@@ -262,12 +269,6 @@ impl Vcpu {
             | Exit::NmiWindow
             | Exit::Nested(_) => unreachable!("handled by the caller"),
         }
-    }
-
-    /// Guest memory is all there from the start, and nothing is emulated by memory access yet: what
-    /// is not mapped is not there.
-    fn nested(&mut self, fault: NestedFault) -> Next {
-        end(ShutdownReason::BadMemory, fault.gpa)
     }
 
     #[inline]

@@ -369,7 +369,10 @@ fn xapic_offsets_reach_the_same_registers() {
         Effect::PendingChanged
     );
     assert_eq!(lapic.mmio_read(0x80, 0), 0x20);
-    assert_eq!(lapic.mmio_write(0xD0, 0xFF_FFFF | 4 << 24, 0), Effect::None);
+    assert_eq!(
+        lapic.mmio_write(0xD0, 0xFF_FFFF | 4 << 24, 0),
+        Effect::ModeChanged
+    );
     assert!(
         lapic.is_addressed(Destination::Logical(0x0C), 0)
             && !lapic.is_addressed(Destination::Logical(0x03), 0)

@@ -9,9 +9,9 @@ use godwit_abi::ShutdownReason;
 fn endings_have_a_reason_and_a_detail() {
     let fault = NestedFault {
         gpa: 0xfee0_0020,
-        read: true,
+        read: false,
         write: false,
-        fetch: false,
+        fetch: true,
         mapped: false,
     };
     for (exit, reason, detail) in [

@@ -5,6 +5,7 @@ mod endings;
 mod fuzz;
 mod interleave;
 mod interrupts;
+mod mmio;
 mod msr;
 mod port;
 mod step;

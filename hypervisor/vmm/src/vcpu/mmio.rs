@@ -1,0 +1,218 @@
+//! Memory-mapped devices: a nested page fault where no RAM is.
+//!
+//! The page fault says where, not what: the instruction is fetched, decoded and executed by
+//! [`crate::emulate`], access by access, against the guest's page tables. An access goes to the
+//! local APIC's page (in xAPIC mode), to RAM, or to a device of the platform; or there is nothing: then
+//! the domain has touched memory that does not exist and ends.
+
+use godwit_abi::ShutdownReason;
+
+use super::{Ending, Next, Vcpu, World, advance, end, fetch, paging};
+use crate::code::INSTRUCTION_BYTES_MAX;
+use crate::devices::lapic::ApicMode;
+use crate::devices::ports::{Effect, Width};
+use crate::emulate::{self, Access, Bus, Ended, Kind, Mode, Undecodable};
+use crate::exit::NestedFault;
+use crate::hardware::{Control, Event, SegmentName, VcpuHardware, vector};
+use crate::walk::{self, Intent, Paging};
+
+/// Elements of a repeated instruction done before host interrupts get their turn.
+const ELEMENTS_MAX: u32 = 256;
+const APIC_PAGE_BYTES: u64 = 4096;
+
+/// Why an access was not made.
+enum Stop {
+    /// The guest's own page fault.
+    PageFault { linear: u64, error_code: u32 },
+    /// There is nothing at this guest-physical address.
+    Nothing(u64),
+}
+
+/// What a guest-physical access reaches.
+struct GuestBus<'a, W: World> {
+    vcpu: &'a mut Vcpu,
+    world: &'a mut W,
+    paging: Paging,
+    user: bool,
+}
+
+impl Vcpu {
+    /// Offset in the local APIC's page, where it is mapped.
+    fn apic_offset(&self, gpa: u64) -> Option<u32> {
+        const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+        let base = self.lapic.base() & ADDRESS;
+        let mapped =
+            self.lapic.mode() == ApicMode::XApic && (base..base + APIC_PAGE_BYTES).contains(&gpa);
+        mapped.then(|| (gpa - base) as u32)
+    }
+
+    /// A nested page fault. Guest memory is all there from the start, so what faults is a device or
+    /// does not exist.
+    #[cold]
+    pub(super) fn nested<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        fault: NestedFault,
+    ) -> Next {
+        if fault.fetch {
+            return end(ShutdownReason::BadMemory, fault.gpa);
+        }
+        let mut bytes = [0; INSTRUCTION_BYTES_MAX];
+        let count = fetch(hw, world, &mut bytes);
+        let instruction = match emulate::decode(&bytes[..count], Mode::of(hw)) {
+            Ok(instruction) => instruction,
+            // The guest has changed its code, or its page tables, since the exit: let the CPU see.
+            Err(Undecodable::NoMemory | Undecodable::Truncated) => return Next::Enter,
+            Err(Undecodable::TooLong) => return self.inject(hw, Event::GENERAL_PROTECTION),
+            Err(Undecodable::Invalid) => return self.inject(hw, Event::INVALID_OPCODE),
+            Err(Undecodable::Unsupported(_)) => {
+                return end(ShutdownReason::BadInstruction, hw.rip());
+            }
+        };
+        let (paging, user) = (paging(hw), hw.segment(SegmentName::Ss).dpl() == 3);
+        let mut bus = GuestBus {
+            vcpu: self,
+            world,
+            paging,
+            user,
+        };
+        match emulate::run(&instruction, hw, &mut bus, ELEMENTS_MAX) {
+            Ended::Complete => {
+                advance(hw, instruction.length());
+                self.after_write(hw, world)
+            }
+            Ended::Repeats => Next::Enter,
+            Ended::Fault(fault) => self.inject(hw, fault.event()),
+            Ended::Stopped(Stop::PageFault { linear, error_code }) => {
+                if !hw.event_pending() {
+                    hw.set_control(Control::Cr2, linear);
+                }
+                self.inject(hw, Event::Exception(vector::PAGE_FAULT, Some(error_code)))
+            }
+            Ended::Stopped(Stop::Nothing(gpa)) => Next::End(Ending {
+                reason: ShutdownReason::BadMemory,
+                detail: gpa,
+            }),
+        }
+    }
+
+    /// A write to the APIC may have sent INIT to this very vCPU.
+    fn after_write<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W) -> Next {
+        if self.init_pending {
+            return self.take_init(hw, world);
+        }
+        Next::Enter
+    }
+}
+
+impl<W: World> GuestBus<'_, W> {
+    fn translate(&self, linear: u64, write: bool) -> Result<u64, Stop> {
+        let intent = Intent {
+            write,
+            user: self.user,
+        };
+        walk::translate(self.world, &self.paging, linear, intent).map_err(|fault| Stop::PageFault {
+            linear,
+            error_code: fault.error_code,
+        })
+    }
+
+    fn read_part(&mut self, gpa: u64, out: &mut [u8]) -> Result<(), Stop> {
+        if let Some(offset) = self.vcpu.apic_offset(gpa) {
+            let now = self.vcpu.guest_tsc(self.world.host_tsc());
+            // Registers are 32 bits wide, 16 bytes apart; narrower reads see a part (SDM 3A 11.4.1).
+            let value = self.vcpu.lapic.mmio_read(offset & !3, now).to_le_bytes();
+            let from = (offset & 3) as usize;
+            for (index, byte) in out.iter_mut().enumerate() {
+                *byte = value.get(from + index).copied().unwrap_or(0);
+            }
+            return Ok(());
+        }
+        if self.world.read(gpa, out) {
+            return Ok(());
+        }
+        let now = self.vcpu.platform_tsc(self.world.host_tsc());
+        for (index, part) in out.chunks_mut(4).enumerate() {
+            let gpa = gpa + 4 * index as u64;
+            let width = Width::from_bytes(part.len() as u8).ok_or(Stop::Nothing(gpa))?;
+            let value = self
+                .world
+                .platform(|platform| platform.mmio_read(gpa, width, now))
+                .ok_or(Stop::Nothing(gpa))?;
+            part.copy_from_slice(&value.to_le_bytes()[..part.len()]);
+        }
+        Ok(())
+    }
+
+    fn write_part(&mut self, gpa: u64, bytes: &[u8]) -> Result<(), Stop> {
+        if let Some(offset) = self.vcpu.apic_offset(gpa) {
+            // Only whole registers can be written.
+            if let ([a, b, c, d], 0) = (bytes, offset & 3) {
+                let now = self.vcpu.guest_tsc(self.world.host_tsc());
+                let value = u32::from_le_bytes([*a, *b, *c, *d]);
+                let effect = self.vcpu.lapic.mmio_write(offset, value, now);
+                self.vcpu.apply(self.world, effect);
+            }
+            return Ok(());
+        }
+        if self.world.write(gpa, bytes) {
+            return Ok(());
+        }
+        let now = self.vcpu.platform_tsc(self.world.host_tsc());
+        for (index, part) in bytes.chunks(4).enumerate() {
+            let gpa = gpa + 4 * index as u64;
+            let width = Width::from_bytes(part.len() as u8).ok_or(Stop::Nothing(gpa))?;
+            let mut value = [0; 4];
+            value[..part.len()].copy_from_slice(part);
+            let effect = self
+                .world
+                .platform(|platform| {
+                    platform.mmio_write(gpa, width, u32::from_le_bytes(value), now)
+                })
+                .ok_or(Stop::Nothing(gpa))?;
+            if effect != Effect::None {
+                self.vcpu.platform_changed();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<W: World> Bus for GuestBus<'_, W> {
+    type Stop = Stop;
+
+    fn read(&mut self, access: Access) -> Result<u64, Stop> {
+        let write = access.kind == Kind::ReadForWrite;
+        let (linear, count, rest) = access.parts();
+        let first = self.translate(linear, write)?;
+        let second = match rest {
+            Some((linear, _)) => Some(self.translate(linear, write)?),
+            None => None,
+        };
+        let mut bytes = [0; 8];
+        self.read_part(first, &mut bytes[..usize::from(count)])?;
+        if let (Some(gpa), Some((_, more))) = (second, rest) {
+            self.read_part(
+                gpa,
+                &mut bytes[usize::from(count)..usize::from(count + more)],
+            )?;
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn write(&mut self, access: Access, value: u64) -> Result<(), Stop> {
+        let (linear, count, rest) = access.parts();
+        let first = self.translate(linear, true)?;
+        let second = match rest {
+            Some((linear, _)) => Some(self.translate(linear, true)?),
+            None => None,
+        };
+        let bytes = value.to_le_bytes();
+        self.write_part(first, &bytes[..usize::from(count)])?;
+        if let (Some(gpa), Some((_, more))) = (second, rest) {
+            self.write_part(gpa, &bytes[usize::from(count)..usize::from(count + more)])?;
+        }
+        Ok(())
+    }
+}
