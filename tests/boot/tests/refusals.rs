@@ -1,7 +1,9 @@
 //! What cannot work is refused: the console names what is missing, and the machine stands still
 //! instead of resetting.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use godwit_abi::ABI_VERSION;
+use godwit_abi::note::{NOTE_ABI_VERSION, NOTE_NAME};
 use godwit_harness::{Artefact, Emulator, Host, HostConfig, Image};
 use std::time::Duration;
 
@@ -77,7 +79,30 @@ fn refusals_dom0_is_another_program() -> Result<()> {
     let image = image(label)?
         .dom0_file(Some(&Artefact::Micro.built()?))
         .write()?;
-    refused(label, image, |config| config, &["dom0", "ABI"])
+    refused(label, image, |config| config, &["dom0", "ELF"])
+}
+
+#[test]
+fn refusals_dom0_of_another_version() -> Result<()> {
+    let label = "refusal-dom0-version";
+    let mut dom0 = std::fs::read(Artefact::Dom0.built()?)?;
+    let mut note = NOTE_ABI_VERSION.to_le_bytes().to_vec();
+    note.extend(NOTE_NAME);
+    let at = find(&dom0, &note).context("dom0.elf carries its ABI version")? + note.len();
+    let other = ABI_VERSION + 1;
+    dom0[at..at + 4].copy_from_slice(&other.to_le_bytes());
+    let file = godwit_harness::root()?.join("out/images/dom0-of-another-version.elf");
+    std::fs::create_dir_all(file.parent().context("it is in a directory")?)?;
+    std::fs::write(&file, dom0)?;
+    let image = image(label)?.dom0_file(Some(&file)).write()?;
+    let named = format!("ABI version {other}");
+    refused(label, image, |config| config, &["dom0", &named])
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 #[test]
