@@ -227,7 +227,10 @@ fn console(hypervisor: &impl Hypervisor, name: &str, follow: bool) -> Effect {
         return Effect::Follow(domain);
     }
     let tail = Tail::open(hypervisor, Stream::Guest(domain));
-    print(tail.and_then(|mut tail| tail.all(hypervisor)).map(whole_lines))
+    print(
+        tail.and_then(|mut tail| tail.all(hypervisor))
+            .map(whole_lines),
+    )
 }
 
 /// A guest may be in the middle of a line; the prompt begins one.

@@ -84,8 +84,17 @@ mod bits {
         | 1 << 30
         | 1 << 31;
     /// Leaf 7 ECX: AVX512_VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID.
-    pub(super) const LEAF7_ECX: u32 =
-        1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 22;
+    pub(super) const LEAF7_ECX: u32 = 1 << 1
+        | 1 << 2
+        | 1 << 3
+        | 1 << 6
+        | 1 << 8
+        | 1 << 9
+        | 1 << 10
+        | 1 << 11
+        | 1 << 12
+        | 1 << 14
+        | 1 << 22;
     /// OSPKE mirrors CR4.
     pub(super) const LEAF7_ECX_OSPKE: u32 = 1 << 4;
     /// Leaf 7 EDX: FSRM, MD_CLEAR.
@@ -94,7 +103,8 @@ mod bits {
     pub(super) const EXT1_ECX: u32 = 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8;
     /// Leaf 8000_0001 EDX: the copies of leaf 1 that AMD keeps, SYSCALL, NX, MMXEXT, 1 GiB
     /// pages, RDTSCP, long mode.
-    pub(super) const EXT1_EDX: u32 = 0x0183_f3ff | 1 << 11 | 1 << 20 | 1 << 22 | 1 << 26 | 1 << 27 | 1 << 29;
+    pub(super) const EXT1_EDX: u32 =
+        0x0183_f3ff | 1 << 11 | 1 << 20 | 1 << 22 | 1 << 26 | 1 << 27 | 1 << 29;
     /// Leaf 8000_0001 EDX: RDTSCP.
     pub(super) const RDTSCP: u32 = 1 << 27;
     /// Leaf 0Dh subleaf 1: XSAVEOPT, XSAVEC, XGETBV(1). Not XSAVES (it would need IA32_XSS).
@@ -146,10 +156,18 @@ impl Policy {
             u64::from(leaf.edx) << 32 | u64::from(leaf.eax)
         };
         let has_xsave = host(1, 0).ecx & 1 << 26 != 0 && basic_max >= 0xd;
-        let xcr0_allowed = if has_xsave { host_xcr0 & XCR0_ALLOWED } else { 0 };
+        let xcr0_allowed = if has_xsave {
+            host_xcr0 & XCR0_ALLOWED
+        } else {
+            0
+        };
         let mut policy = Policy {
-            basic: (0..=basic_max).map(|leaf| basic(leaf, vcpus, basic_max, &host)).collect(),
-            extended: (0x8000_0000..=extended_max).map(|leaf| extended(leaf, extended_max, &host)).collect(),
+            basic: (0..=basic_max)
+                .map(|leaf| basic(leaf, vcpus, basic_max, &host))
+                .collect(),
+            extended: (0x8000_0000..=extended_max)
+                .map(|leaf| extended(leaf, extended_max, &host))
+                .collect(),
             subs: Vec::new(),
             hypervisor: hypervisor(abi_version),
             xcr0_allowed,
@@ -162,7 +180,9 @@ impl Policy {
 
     /// Whether guests have IA32_TSC_AUX: where they have RDTSCP.
     pub fn has_tsc_aux(&self) -> bool {
-        self.extended.get(1).is_some_and(|leaf| leaf.edx & bits::RDTSCP != 0)
+        self.extended
+            .get(1)
+            .is_some_and(|leaf| leaf.edx & bits::RDTSCP != 0)
     }
 
     /// Bits a guest may set in XCR0; 0 when it has no XSAVE.
@@ -189,7 +209,11 @@ impl Policy {
                 None => Leaf::default(),
                 Some(value) => match leaf {
                     1 => {
-                        let osxsave = if viewer.cr4 & bits::CR4_OSXSAVE != 0 { bits::LEAF1_ECX_OSXSAVE } else { 0 };
+                        let osxsave = if viewer.cr4 & bits::CR4_OSXSAVE != 0 {
+                            bits::LEAF1_ECX_OSXSAVE
+                        } else {
+                            0
+                        };
                         Leaf {
                             ebx: value.ebx | viewer.apic_id << 24,
                             ecx: value.ecx | osxsave & value.ecx << 1,
@@ -201,22 +225,36 @@ impl Policy {
                 },
             }
         } else if leaf >= 0x8000_0000 {
-            self.extended.get((leaf - 0x8000_0000) as usize).copied().unwrap_or_default()
+            self.extended
+                .get((leaf - 0x8000_0000) as usize)
+                .copied()
+                .unwrap_or_default()
         } else {
-            self.hypervisor.get((leaf - HYPERVISOR_FIRST) as usize).copied().unwrap_or_default()
+            self.hypervisor
+                .get((leaf - HYPERVISOR_FIRST) as usize)
+                .copied()
+                .unwrap_or_default()
         }
     }
 
     fn with_subleaf(&self, leaf: u32, subleaf: u32, first: &Leaf, viewer: &Viewer) -> Leaf {
-        let mut value = if subleaf == 0 { *first } else { self.sub(leaf, subleaf) };
+        let mut value = if subleaf == 0 {
+            *first
+        } else {
+            self.sub(leaf, subleaf)
+        };
         match (leaf, subleaf) {
-            (7, 0) if viewer.cr4 & bits::CR4_PKE != 0 => value.ecx |= value.ecx << 1 & bits::LEAF7_ECX_OSPKE,
+            (7, 0) if viewer.cr4 & bits::CR4_PKE != 0 => {
+                value.ecx |= value.ecx << 1 & bits::LEAF7_ECX_OSPKE
+            }
             (0xb, _) => {
                 value.ecx |= subleaf & 0xff;
                 value.edx = viewer.apic_id;
             }
             (0xd, 0) if value.eax != 0 => value.ebx = self.xsave_bytes(viewer.xcr0),
-            (0xd, 1) if value.eax & bits::XSAVE_EAX != 0 => value.ebx = self.xsave_bytes(viewer.xcr0),
+            (0xd, 1) if value.eax & bits::XSAVE_EAX != 0 => {
+                value.ebx = self.xsave_bytes(viewer.xcr0)
+            }
             _ => {}
         }
         value
@@ -246,14 +284,21 @@ impl Policy {
             return;
         }
         // Sharing fields (EAX 31:14) are cleared: every vCPU is a package of its own.
-        let private = |leaf: Leaf| Leaf { eax: leaf.eax & 0x3fff, ..leaf };
+        let private = |leaf: Leaf| Leaf {
+            eax: leaf.eax & 0x3fff,
+            ..leaf
+        };
         self.basic[4] = private(host(4, 0));
         for subleaf in 1..SUBLEAVES_MAX {
             let value = host(4, subleaf);
             if value.eax & 31 == 0 {
                 break;
             }
-            self.subs.push(Sub { leaf: 4, subleaf, value: private(value) });
+            self.subs.push(Sub {
+                leaf: 4,
+                subleaf,
+                value: private(value),
+            });
         }
     }
 
@@ -264,9 +309,23 @@ impl Policy {
         if basic_max < 0xb {
             return;
         }
-        self.basic[0xb] = Leaf { eax: 0, ebx: 1, ecx: SMT, edx: 0 };
+        self.basic[0xb] = Leaf {
+            eax: 0,
+            ebx: 1,
+            ecx: SMT,
+            edx: 0,
+        };
         let shift = vcpus.next_power_of_two().trailing_zeros();
-        self.subs.push(Sub { leaf: 0xb, subleaf: 1, value: Leaf { eax: shift, ebx: vcpus, ecx: CORE, edx: 0 } });
+        self.subs.push(Sub {
+            leaf: 0xb,
+            subleaf: 1,
+            value: Leaf {
+                eax: shift,
+                ebx: vcpus,
+                ecx: CORE,
+                edx: 0,
+            },
+        });
     }
 
     fn add_extended_state(&mut self, host: &impl Fn(u32, u32) -> Leaf) {
@@ -277,24 +336,39 @@ impl Policy {
         self.subs.push(Sub {
             leaf: 0xd,
             subleaf: 1,
-            value: Leaf { eax: one.eax & bits::XSAVE_EAX, ..Leaf::default() },
+            value: Leaf {
+                eax: one.eax & bits::XSAVE_EAX,
+                ..Leaf::default()
+            },
         });
         for subleaf in 2..SUBLEAVES_MAX {
             if self.xcr0_allowed & 1 << subleaf != 0 {
                 let value = host(0xd, subleaf);
-                self.subs.push(Sub { leaf: 0xd, subleaf, value });
+                self.subs.push(Sub {
+                    leaf: 0xd,
+                    subleaf,
+                    value,
+                });
             }
         }
         let allowed = self.xcr0_allowed;
         let bytes = self.xsave_bytes(allowed);
-        self.basic[0xd] = Leaf { eax: allowed as u32, ebx: bytes, ecx: bytes, edx: (allowed >> 32) as u32 };
+        self.basic[0xd] = Leaf {
+            eax: allowed as u32,
+            ebx: bytes,
+            ecx: bytes,
+            edx: (allowed >> 32) as u32,
+        };
     }
 }
 
 fn basic(leaf: u32, vcpus: u32, basic_max: u32, host: &impl Fn(u32, u32) -> Leaf) -> Leaf {
     let value = host(leaf, 0);
     match leaf {
-        0 => Leaf { eax: basic_max, ..value },
+        0 => Leaf {
+            eax: basic_max,
+            ..value
+        },
         1 => Leaf {
             eax: value.eax,
             // CLFLUSH line size stays; APIC id is the viewer's.
@@ -304,7 +378,10 @@ fn basic(leaf: u32, vcpus: u32, basic_max: u32, host: &impl Fn(u32, u32) -> Leaf
         },
         2 => value,
         // ARAT: the APIC timer never stops in a guest.
-        6 => Leaf { eax: 1 << 2, ..Leaf::default() },
+        6 => Leaf {
+            eax: 1 << 2,
+            ..Leaf::default()
+        },
         7 => Leaf {
             eax: 0,
             ebx: value.ebx & bits::LEAF7_EBX,
@@ -320,21 +397,49 @@ fn basic(leaf: u32, vcpus: u32, basic_max: u32, host: &impl Fn(u32, u32) -> Leaf
 fn extended(leaf: u32, extended_max: u32, host: &impl Fn(u32, u32) -> Leaf) -> Leaf {
     let value = host(leaf, 0);
     match leaf {
-        0x8000_0000 => Leaf { eax: extended_max, ..value },
-        0x8000_0001 => Leaf { ecx: value.ecx & bits::EXT1_ECX, edx: value.edx & bits::EXT1_EDX, ..value },
+        0x8000_0000 => Leaf {
+            eax: extended_max,
+            ..value
+        },
+        0x8000_0001 => Leaf {
+            ecx: value.ecx & bits::EXT1_ECX,
+            edx: value.edx & bits::EXT1_EDX,
+            ..value
+        },
         0x8000_0002..=0x8000_0006 => value,
-        0x8000_0007 => Leaf { edx: value.edx & bits::INVARIANT_TSC, ..Leaf::default() },
+        0x8000_0007 => Leaf {
+            edx: value.edx & bits::INVARIANT_TSC,
+            ..Leaf::default()
+        },
         // Address sizes: 4-level paging only.
-        0x8000_0008 => Leaf { eax: value.eax & 0xff | 48 << 8, ..Leaf::default() },
+        0x8000_0008 => Leaf {
+            eax: value.eax & 0xff | 48 << 8,
+            ..Leaf::default()
+        },
         _ => Leaf::default(),
     }
 }
 
 fn hypervisor(abi_version: u32) -> [Leaf; 2] {
-    let word = |at: usize| u32::from_le_bytes([SIGNATURE[at], SIGNATURE[at + 1], SIGNATURE[at + 2], SIGNATURE[at + 3]]);
+    let word = |at: usize| {
+        u32::from_le_bytes([
+            SIGNATURE[at],
+            SIGNATURE[at + 1],
+            SIGNATURE[at + 2],
+            SIGNATURE[at + 3],
+        ])
+    };
     [
-        Leaf { eax: HYPERVISOR_LAST, ebx: word(0), ecx: word(4), edx: word(8) },
-        Leaf { eax: abi_version, ..Leaf::default() },
+        Leaf {
+            eax: HYPERVISOR_LAST,
+            ebx: word(0),
+            ecx: word(4),
+            edx: word(8),
+        },
+        Leaf {
+            eax: abi_version,
+            ..Leaf::default()
+        },
     ]
 }
 
@@ -345,34 +450,81 @@ mod tests {
     /// A host that has everything: every bit of every leaf.
     fn everything(leaf: u32, subleaf: u32) -> Leaf {
         match (leaf, subleaf) {
-            (0, _) => Leaf { eax: 0x20, ..Leaf::default() },
-            (0x8000_0000, _) => Leaf { eax: 0x8000_0020, ..Leaf::default() },
+            (0, _) => Leaf {
+                eax: 0x20,
+                ..Leaf::default()
+            },
+            (0x8000_0000, _) => Leaf {
+                eax: 0x8000_0020,
+                ..Leaf::default()
+            },
             (4, 3..) => Leaf::default(),
-            (0xd, 0) => Leaf { eax: u32::MAX, ebx: 0, ecx: 0, edx: u32::MAX },
-            (0xd, 2) => Leaf { eax: 256, ebx: 576, ..Leaf::default() },
-            (0xd, sub @ 5..=9) => Leaf { eax: 64, ebx: 1000 + 64 * sub, ..Leaf::default() },
-            _ => Leaf { eax: u32::MAX, ebx: u32::MAX, ecx: u32::MAX, edx: u32::MAX },
+            (0xd, 0) => Leaf {
+                eax: u32::MAX,
+                ebx: 0,
+                ecx: 0,
+                edx: u32::MAX,
+            },
+            (0xd, 2) => Leaf {
+                eax: 256,
+                ebx: 576,
+                ..Leaf::default()
+            },
+            (0xd, sub @ 5..=9) => Leaf {
+                eax: 64,
+                ebx: 1000 + 64 * sub,
+                ..Leaf::default()
+            },
+            _ => Leaf {
+                eax: u32::MAX,
+                ebx: u32::MAX,
+                ecx: u32::MAX,
+                edx: u32::MAX,
+            },
         }
     }
 
-    const VIEWER: Viewer = Viewer { apic_id: 3, cr4: 0, xcr0: 1 };
+    const VIEWER: Viewer = Viewer {
+        apic_id: 3,
+        cr4: 0,
+        xcr0: 1,
+    };
 
     #[test]
     fn virtualization_and_monitoring_are_hidden() {
         let policy = Policy::new(4, 1, everything);
         let one = policy.answer(1, 0, &VIEWER);
-        assert_eq!(one.ecx & (1 << 5 | 1 << 6 | 1 << 3 | 1 << 15), 0, "VMX, SMX, MONITOR, PDCM");
-        assert_eq!(policy.answer(0x8000_0001, 0, &VIEWER).ecx & 1 << 2, 0, "SVM");
+        assert_eq!(
+            one.ecx & (1 << 5 | 1 << 6 | 1 << 3 | 1 << 15),
+            0,
+            "VMX, SMX, MONITOR, PDCM"
+        );
+        assert_eq!(
+            policy.answer(0x8000_0001, 0, &VIEWER).ecx & 1 << 2,
+            0,
+            "SVM"
+        );
         assert_eq!(policy.answer(0xa, 0, &VIEWER), Leaf::default(), "PMU");
-        assert_eq!(policy.answer(0x14, 0, &VIEWER), Leaf::default(), "processor trace");
-        assert_eq!(policy.answer(0x8000_000a, 0, &VIEWER), Leaf::default(), "SVM features");
+        assert_eq!(
+            policy.answer(0x14, 0, &VIEWER),
+            Leaf::default(),
+            "processor trace"
+        );
+        assert_eq!(
+            policy.answer(0x8000_000a, 0, &VIEWER),
+            Leaf::default(),
+            "SVM features"
+        );
     }
 
     #[test]
     fn what_mirrors_cr4_follows_it() {
         let policy = Policy::new(1, 1, everything);
         assert_eq!(policy.answer(1, 0, &VIEWER).ecx & 1 << 27, 0);
-        let viewer = Viewer { cr4: 1 << 18 | 1 << 22, ..VIEWER };
+        let viewer = Viewer {
+            cr4: 1 << 18 | 1 << 22,
+            ..VIEWER
+        };
         assert_ne!(policy.answer(1, 0, &viewer).ecx & 1 << 27, 0);
         assert_ne!(policy.answer(7, 0, &viewer).ecx & 1 << 4, 0);
         assert_eq!(policy.answer(7, 0, &VIEWER).ecx & 1 << 4, 0);
@@ -411,8 +563,16 @@ mod tests {
     #[test]
     fn hypervisor_leaves_spell_the_name() {
         let leaf = Policy::new(1, 7, everything).answer(HYPERVISOR_FIRST, 0, &VIEWER);
-        let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
         assert_eq!(bytes, SIGNATURE);
-        assert_eq!(Policy::new(1, 7, everything).answer(HYPERVISOR_FIRST + 1, 0, &VIEWER).eax, 7);
+        assert_eq!(
+            Policy::new(1, 7, everything)
+                .answer(HYPERVISOR_FIRST + 1, 0, &VIEWER)
+                .eax,
+            7
+        );
     }
 }

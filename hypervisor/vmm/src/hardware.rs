@@ -1,7 +1,7 @@
 //! The border to the machine: what a virtualization back end offers to the code that decides.
 //!
 //! Implemented three times: for VT-x and for SVM in the `hypervisor` binary, and by the fake in
-//! [`crate::fake`], whose encodings are deliberately odd. All methods speak architecture (SDM and
+//! `crate::fake`, whose encodings are deliberately odd. All methods speak architecture (SDM and
 //! APM terms), never VMCS fields or VMCB offsets.
 
 use godwit_records::{Segment, VcpuState};

@@ -55,12 +55,21 @@ impl fmt::Display for ImageError {
         match self {
             ImageError::NotElf => f.write_str("not an ELF file for x86-64"),
             ImageError::NotPie => f.write_str("the ELF file is not position independent"),
-            ImageError::Damaged(what) => write!(f, "the ELF file is damaged: {what} outside the file"),
-            ImageError::BadLayout => f.write_str("the ELF file's segments overlap or are too large"),
-            ImageError::WritableCode => f.write_str("the ELF file has a segment that is writable and executable"),
+            ImageError::Damaged(what) => {
+                write!(f, "the ELF file is damaged: {what} outside the file")
+            }
+            ImageError::BadLayout => {
+                f.write_str("the ELF file's segments overlap or are too large")
+            }
+            ImageError::WritableCode => {
+                f.write_str("the ELF file has a segment that is writable and executable")
+            }
             ImageError::NoAbi => f.write_str("no Godwit ABI note: this is not a dom0 image"),
             ImageError::OtherAbi(version) => {
-                write!(f, "built for ABI version {version}, this hypervisor has {ABI_VERSION}: use images of one build")
+                write!(
+                    f,
+                    "built for ABI version {version}, this hypervisor has {ABI_VERSION}: use images of one build"
+                )
             }
             ImageError::Relocation(kind) => write!(f, "relocation type {kind} is not handled"),
         }
@@ -96,15 +105,24 @@ pub struct Image<'a> {
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|b| u16::from_le_bytes(*b))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|b| u16::from_le_bytes(*b))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|b| u32::from_le_bytes(*b))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|b| u64::from_le_bytes(*b))
 }
 
 struct Header {
@@ -150,7 +168,13 @@ pub fn parse(file: &[u8]) -> Result<Image<'_>, ImageError> {
     if size < 56 {
         return Err(damaged);
     }
-    let mut image = Image { file, segments: ArrayVec::new(), entry, bytes: 0, relocations: (0, 0) };
+    let mut image = Image {
+        file,
+        segments: ArrayVec::new(),
+        entry,
+        bytes: 0,
+        relocations: (0, 0),
+    };
     let mut abi = None;
     let mut dynamic = None;
     for index in 0..count {
@@ -158,11 +182,15 @@ pub fn parse(file: &[u8]) -> Result<Image<'_>, ImageError> {
         match header.kind {
             PT_LOAD => image.add(&header)?,
             PT_NOTE => {
-                let (start, end) = range(file, header.offset, header.file_bytes).ok_or(ImageError::Damaged("notes"))?;
+                let (start, end) = range(file, header.offset, header.file_bytes)
+                    .ok_or(ImageError::Damaged("notes"))?;
                 abi = abi.or(note::version_in(&file[start..end]));
             }
             PT_DYNAMIC => {
-                dynamic = Some(range(file, header.offset, header.file_bytes).ok_or(ImageError::Damaged("dynamic section"))?);
+                dynamic = Some(
+                    range(file, header.offset, header.file_bytes)
+                        .ok_or(ImageError::Damaged("dynamic section"))?,
+                );
             }
             _ => {}
         }
@@ -173,7 +201,8 @@ pub fn parse(file: &[u8]) -> Result<Image<'_>, ImageError> {
         Some(_) => {}
     }
     let code = image.segments.iter().any(|segment| {
-        segment.executable && (segment.address..segment.address + segment.bytes).contains(&image.entry)
+        segment.executable
+            && (segment.address..segment.address + segment.bytes).contains(&image.entry)
     });
     if !code {
         return Err(ImageError::BadLayout);
@@ -189,8 +218,12 @@ impl<'a> Image<'a> {
         if header.bytes == 0 {
             return Ok(());
         }
-        let file = range(self.file, header.offset, header.file_bytes).ok_or(ImageError::Damaged("segment"))?;
-        let end = header.address.checked_add(header.bytes).ok_or(ImageError::BadLayout)?;
+        let file = range(self.file, header.offset, header.file_bytes)
+            .ok_or(ImageError::Damaged("segment"))?;
+        let end = header
+            .address
+            .checked_add(header.bytes)
+            .ok_or(ImageError::BadLayout)?;
         // The linker may start a segment inside a page, but never two in one page.
         let disjoint = header.address & !4095 >= self.bytes;
         if !disjoint || header.file_bytes > header.bytes || end > IMAGE_BYTES_MAX {
@@ -207,13 +240,17 @@ impl<'a> Image<'a> {
             return Err(ImageError::WritableCode);
         }
         self.bytes = end.next_multiple_of(4096);
-        self.segments.try_push(segment).map_err(|_| ImageError::BadLayout)
+        self.segments
+            .try_push(segment)
+            .map_err(|_| ImageError::BadLayout)
     }
 
     fn read_dynamic(&mut self, dynamic: &[u8]) -> Result<(), ImageError> {
         let mut entry_bytes = RELA_BYTES as u64;
         for entry in dynamic.chunks_exact(16).take(DYNAMIC_MAX) {
-            let (Some(tag), Some(value)) = (u64_at(entry, 0), u64_at(entry, 8)) else { break };
+            let (Some(tag), Some(value)) = (u64_at(entry, 0), u64_at(entry, 8)) else {
+                break;
+            };
             match tag {
                 0 => break,
                 DT_RELA => self.relocations.0 = value,
@@ -237,17 +274,21 @@ impl<'a> Image<'a> {
     /// Calls `write(offset, value)` for every word that holds an address, where the image is
     /// placed at `base`.
     pub fn relocate(&self, base: u64, mut write: impl FnMut(u64, u64)) -> Result<(), ImageError> {
-        let table = self.in_file(self.relocations.0, self.relocations.1).ok_or(ImageError::Damaged("relocations"))?;
+        let table = self
+            .in_file(self.relocations.0, self.relocations.1)
+            .ok_or(ImageError::Damaged("relocations"))?;
         for entry in table.chunks_exact(RELA_BYTES) {
             let word = |at| u64_at(entry, at).unwrap_or(0);
             let (offset, kind, addend) = (word(0), word(8), word(16));
             if kind != R_X86_64_RELATIVE {
                 return Err(ImageError::Relocation(kind as u32));
             }
-            let inside = self
-                .segments
-                .iter()
-                .any(|segment| offset >= segment.address && offset.checked_add(8).is_some_and(|end| end <= segment.address + segment.bytes));
+            let inside = self.segments.iter().any(|segment| {
+                offset >= segment.address
+                    && offset
+                        .checked_add(8)
+                        .is_some_and(|end| end <= segment.address + segment.bytes)
+            });
             if !inside {
                 return Err(ImageError::Damaged("relocation target"));
             }
@@ -261,9 +302,12 @@ impl<'a> Image<'a> {
         if bytes == 0 {
             return Some(&[]);
         }
-        let segment = self.segments.iter().find(|segment| address >= segment.address && address < segment.address + segment.bytes)?;
+        let segment = self.segments.iter().find(|segment| {
+            address >= segment.address && address < segment.address + segment.bytes
+        })?;
         let start = (address - segment.address) as usize;
-        self.contents(segment).get(start..start.checked_add(bytes as usize)?)
+        self.contents(segment)
+            .get(start..start.checked_add(bytes as usize)?)
     }
 }
 
@@ -295,7 +339,8 @@ mod tests {
             (2, 6, 0x2000, 0x2000, 0x40, 0x40),
             (4, 4, 0x2200, 0x2200, 24, 24),
         ];
-        for (index, (kind, flags, offset, address, size, memory)) in headers.into_iter().enumerate() {
+        for (index, (kind, flags, offset, address, size, memory)) in headers.into_iter().enumerate()
+        {
             let at = 64 + index * 56;
             put(&mut file, at, &kind.to_le_bytes());
             put(&mut file, at + 4, &flags.to_le_bytes());
@@ -303,7 +348,10 @@ mod tests {
                 put(&mut file, at + slot, &value.to_le_bytes());
             }
         }
-        for (index, (tag, value)) in [(7u64, 0x2100u64), (8, 24), (9, 24), (0, 0)].into_iter().enumerate() {
+        for (index, (tag, value)) in [(7u64, 0x2100u64), (8, 24), (9, 24), (0, 0)]
+            .into_iter()
+            .enumerate()
+        {
             put(&mut file, 0x2000 + index * 16, &tag.to_le_bytes());
             put(&mut file, 0x2008 + index * 16, &value.to_le_bytes());
         }
@@ -322,16 +370,24 @@ mod tests {
     fn loads_and_relocates() {
         let file = sample(ABI_VERSION);
         let image = parse(&file).unwrap();
-        assert_eq!((image.entry, image.bytes, image.segments.len()), (0x800, 0x7000, 2));
+        assert_eq!(
+            (image.entry, image.bytes, image.segments.len()),
+            (0x800, 0x7000, 2)
+        );
         let mut written = Vec::new();
-        image.relocate(0x10_0000, |at, value| written.push((at, value))).unwrap();
+        image
+            .relocate(0x10_0000, |at, value| written.push((at, value)))
+            .unwrap();
         assert_eq!(written, [(0x2300, 0x10_0123)]);
     }
 
     #[test]
     fn names_what_is_wrong() {
         assert_eq!(parse(b"#!/bin/sh").unwrap_err(), ImageError::NotElf);
-        assert_eq!(parse(&sample(ABI_VERSION + 1)).unwrap_err(), ImageError::OtherAbi(ABI_VERSION + 1));
+        assert_eq!(
+            parse(&sample(ABI_VERSION + 1)).unwrap_err(),
+            ImageError::OtherAbi(ABI_VERSION + 1)
+        );
         let mut file = sample(ABI_VERSION);
         put(&mut file, 16, &2u16.to_le_bytes());
         assert_eq!(parse(&file).unwrap_err(), ImageError::NotPie);
@@ -343,10 +399,16 @@ mod tests {
         assert_eq!(parse(&file).unwrap_err(), ImageError::NoAbi);
         let mut file = sample(ABI_VERSION);
         put(&mut file, 0x2108, &1u64.to_le_bytes());
-        assert_eq!(parse(&file).unwrap().relocate(0, |_, _| {}), Err(ImageError::Relocation(1)));
+        assert_eq!(
+            parse(&file).unwrap().relocate(0, |_, _| {}),
+            Err(ImageError::Relocation(1))
+        );
         let mut file = sample(ABI_VERSION);
         put(&mut file, 0x2100, &0x7000u64.to_le_bytes());
-        assert_eq!(parse(&file).unwrap().relocate(0, |_, _| {}), Err(ImageError::Damaged("relocation target")));
+        assert_eq!(
+            parse(&file).unwrap().relocate(0, |_, _| {}),
+            Err(ImageError::Damaged("relocation target"))
+        );
     }
 
     proptest! {

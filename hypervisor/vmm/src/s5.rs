@@ -22,7 +22,10 @@ const SLEEP_TYPE_MAX: u8 = 7;
 /// Finds the package in a definition block, header included.
 pub fn sleep_type(aml: &[u8]) -> Option<SleepType> {
     let mut at = 0;
-    while let Some(found) = aml.get(at..).and_then(|rest| rest.windows(4).position(|window| window == b"_S5_")) {
+    while let Some(found) = aml
+        .get(at..)
+        .and_then(|rest| rest.windows(4).position(|window| window == b"_S5_"))
+    {
         let name = at + found;
         if let Some(value) = package(aml, name) {
             return Some(value);

@@ -14,13 +14,15 @@ pub trait GuestMemory {
     /// A little-endian word.
     fn read_u64(&self, gpa: u64) -> Option<u64> {
         let mut bytes = [0; 8];
-        self.read(gpa, &mut bytes).then(|| u64::from_le_bytes(bytes))
+        self.read(gpa, &mut bytes)
+            .then(|| u64::from_le_bytes(bytes))
     }
 
     /// A 32-bit little-endian word.
     fn read_u32(&self, gpa: u64) -> Option<u32> {
         let mut bytes = [0; 4];
-        self.read(gpa, &mut bytes).then(|| u32::from_le_bytes(bytes))
+        self.read(gpa, &mut bytes)
+            .then(|| u32::from_le_bytes(bytes))
     }
 }
 
@@ -82,7 +84,11 @@ pub fn translate(
     } else {
         (2, false)
     };
-    let linear = if paging.efer & EFER_LMA != 0 { linear } else { linear & 0xffff_ffff };
+    let linear = if paging.efer & EFER_LMA != 0 {
+        linear
+    } else {
+        linear & 0xffff_ffff
+    };
     let bits_per_level = if wide { 9 } else { 10 };
     let mut table = match levels {
         3 => paging.cr3 & 0xffff_ffe0,
@@ -129,12 +135,19 @@ pub fn translate(
 
 fn check(rights: u64, paging: &Paging, intent: Intent) -> Result<(), PageFault> {
     let user_ok = !intent.user || rights & USER != 0;
-    let write_ok = !intent.write || rights & WRITABLE != 0 || (!intent.user && paging.cr0 & CR0_WP == 0);
-    if user_ok && write_ok { Ok(()) } else { Err(fault(true, intent)) }
+    let write_ok =
+        !intent.write || rights & WRITABLE != 0 || (!intent.user && paging.cr0 & CR0_WP == 0);
+    if user_ok && write_ok {
+        Ok(())
+    } else {
+        Err(fault(true, intent))
+    }
 }
 
 fn fault(present: bool, intent: Intent) -> PageFault {
-    PageFault { error_code: u32::from(present) | u32::from(intent.write) << 1 | u32::from(intent.user) << 2 }
+    PageFault {
+        error_code: u32::from(present) | u32::from(intent.write) << 1 | u32::from(intent.user) << 2,
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +171,12 @@ mod tests {
     impl GuestMemory for Memory {
         fn read(&self, gpa: u64, out: &mut [u8]) -> bool {
             for (index, slot) in out.iter_mut().enumerate() {
-                *slot = self.0.borrow().get(&(gpa + index as u64)).copied().unwrap_or(0);
+                *slot = self
+                    .0
+                    .borrow()
+                    .get(&(gpa + index as u64))
+                    .copied()
+                    .unwrap_or(0);
             }
             true
         }
@@ -170,12 +188,20 @@ mod tests {
         }
     }
 
-    const READ: Intent = Intent { write: false, user: false };
+    const READ: Intent = Intent {
+        write: false,
+        user: false,
+    };
 
     #[test]
     fn long_mode_all_page_sizes() {
         let memory = Memory::default();
-        let paging = Paging { cr0: CR0_PG | CR0_WP, cr3: 0x1000, cr4: CR4_PAE, efer: EFER_LMA };
+        let paging = Paging {
+            cr0: CR0_PG | CR0_WP,
+            cr3: 0x1000,
+            cr4: CR4_PAE,
+            efer: EFER_LMA,
+        };
         memory.put(0x1000 + 8, 0x2007, 8);
         memory.put(0x2000, 0x3007, 8);
         memory.put(0x2000 + 8, 0x4000_0087, 8);
@@ -183,22 +209,51 @@ mod tests {
         memory.put(0x3000 + 8, 0x60_0087, 8);
         memory.put(0x4000 + 16, 0x8_5003, 8);
         let base = 1 << 39;
-        assert_eq!(translate(&memory, &paging, base + 0x2345, READ), Ok(0x8_5345));
-        assert_eq!(translate(&memory, &paging, base + 0x20_0000 + 0x1234, READ), Ok(0x60_1234));
-        assert_eq!(translate(&memory, &paging, base + 0x4000_0000 + 0x123_4567, READ), Ok(0x4123_4567));
-        assert_eq!(translate(&memory, &paging, base + 0x1000, READ), Err(PageFault { error_code: 0 }));
-        let user = Intent { write: true, user: true };
-        assert_eq!(translate(&memory, &paging, base + 0x2000, user), Err(PageFault { error_code: 7 }));
+        assert_eq!(
+            translate(&memory, &paging, base + 0x2345, READ),
+            Ok(0x8_5345)
+        );
+        assert_eq!(
+            translate(&memory, &paging, base + 0x20_0000 + 0x1234, READ),
+            Ok(0x60_1234)
+        );
+        assert_eq!(
+            translate(&memory, &paging, base + 0x4000_0000 + 0x123_4567, READ),
+            Ok(0x4123_4567)
+        );
+        assert_eq!(
+            translate(&memory, &paging, base + 0x1000, READ),
+            Err(PageFault { error_code: 0 })
+        );
+        let user = Intent {
+            write: true,
+            user: true,
+        };
+        assert_eq!(
+            translate(&memory, &paging, base + 0x2000, user),
+            Err(PageFault { error_code: 7 })
+        );
     }
 
     #[test]
     fn write_protection_counts_for_supervisor_only_with_wp() {
         let memory = Memory::default();
-        let mut paging = Paging { cr0: CR0_PG | CR0_WP, cr3: 0x1000, cr4: CR4_PAE, efer: EFER_LMA };
+        let mut paging = Paging {
+            cr0: CR0_PG | CR0_WP,
+            cr3: 0x1000,
+            cr4: CR4_PAE,
+            efer: EFER_LMA,
+        };
         memory.put(0x1000, 0x2007, 8);
         memory.put(0x2000, 0x85, 8);
-        let write = Intent { write: true, user: false };
-        assert_eq!(translate(&memory, &paging, 0x10, write), Err(PageFault { error_code: 3 }));
+        let write = Intent {
+            write: true,
+            user: false,
+        };
+        assert_eq!(
+            translate(&memory, &paging, 0x10, write),
+            Err(PageFault { error_code: 3 })
+        );
         paging.cr0 &= !CR0_WP;
         assert_eq!(translate(&memory, &paging, 0x10, write), Ok(0x10));
     }
@@ -206,27 +261,51 @@ mod tests {
     #[test]
     fn two_level_paging_with_pse36() {
         let memory = Memory::default();
-        let paging = Paging { cr0: CR0_PG, cr3: 0x1000, cr4: CR4_PSE, efer: 0 };
+        let paging = Paging {
+            cr0: CR0_PG,
+            cr3: 0x1000,
+            cr4: CR4_PSE,
+            efer: 0,
+        };
         memory.put(0x1000 + 4, 0x2007, 4);
         memory.put(0x2000 + 12, 0x9007, 4);
         memory.put(0x1000 + 8, 0x0140_2087, 4);
         assert_eq!(translate(&memory, &paging, 0x40_3678, READ), Ok(0x9678));
-        assert_eq!(translate(&memory, &paging, 0x80_1111, READ), Ok(0x1_0140_1111));
+        assert_eq!(
+            translate(&memory, &paging, 0x80_1111, READ),
+            Ok(0x1_0140_1111)
+        );
     }
 
     #[test]
     fn pae_top_level_has_no_rights() {
         let memory = Memory::default();
-        let paging = Paging { cr0: CR0_PG | CR0_WP, cr3: 0x1020, cr4: CR4_PAE, efer: 0 };
+        let paging = Paging {
+            cr0: CR0_PG | CR0_WP,
+            cr3: 0x1020,
+            cr4: CR4_PAE,
+            efer: 0,
+        };
         memory.put(0x1020, 0x2001, 8);
         memory.put(0x2000, 0x20_0083, 8);
-        let write = Intent { write: true, user: false };
+        let write = Intent {
+            write: true,
+            user: false,
+        };
         assert_eq!(translate(&memory, &paging, 0x1234, write), Ok(0x20_1234));
     }
 
     #[test]
     fn without_paging_addresses_are_physical() {
-        let paging = Paging { cr0: 0, cr3: 0, cr4: 0, efer: 0 };
-        assert_eq!(translate(&Memory::default(), &paging, 0x1_0000_1234, READ), Ok(0x1234));
+        let paging = Paging {
+            cr0: 0,
+            cr3: 0,
+            cr4: 0,
+            efer: 0,
+        };
+        assert_eq!(
+            translate(&Memory::default(), &paging, 0x1_0000_1234, READ),
+            Ok(0x1234)
+        );
     }
 }

@@ -75,7 +75,9 @@ impl StartInfo {
         let command_line: u64 = read(base + 24);
         if command_line != 0 {
             self.copy_command_line(command_line);
-            self.structures_end = self.structures_end.max(command_line + self.command_line_len as u64 + 1);
+            self.structures_end = self
+                .structures_end
+                .max(command_line + self.command_line_len as u64 + 1);
         }
         if self.version >= 1 {
             let map: u64 = read(base + 40);

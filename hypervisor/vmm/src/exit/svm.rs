@@ -77,7 +77,11 @@ mod npf {
 
 fn length(from: u64, to: u64) -> Length {
     let bytes = to.wrapping_sub(from);
-    if to == 0 || bytes > 15 { None } else { NonZeroU8::new(bytes as u8) }
+    if to == 0 || bytes > 15 {
+        None
+    } else {
+        NonZeroU8::new(bytes as u8)
+    }
 }
 
 /// Decodes an exit.
@@ -124,8 +128,14 @@ pub fn decode(raw: &RawExit) -> Exit {
         code::INIT | code::SMI => Exit::Startup,
         code::TASK_SWITCH => Exit::TaskSwitch,
         code::EXCEPTION_FIRST..=code::EXCEPTION_LAST => exception(raw),
-        code::INVALID => Exit::EntryFailed { code: raw.code, detail: raw.info1 },
-        other => Exit::Unknown { code: other, detail: raw.info1 },
+        code::INVALID => Exit::EntryFailed {
+            code: raw.code,
+            detail: raw.info1,
+        },
+        other => Exit::Unknown {
+            code: other,
+            detail: raw.info1,
+        },
     }
 }
 
@@ -175,7 +185,13 @@ mod tests {
 
     #[test]
     fn io_gives_its_own_length() {
-        let raw = RawExit { code: code::IOIO, info1: 0x03f8 << 16 | 1 | 1 << 4, info2: 0x1002, rip: 0x1000, next_rip: 0 };
+        let raw = RawExit {
+            code: code::IOIO,
+            info1: 0x03f8 << 16 | 1 | 1 << 4,
+            info2: 0x1002,
+            rip: 0x1000,
+            next_rip: 0,
+        };
         let expected = PortAccess {
             port: 0x3f8,
             width: Width::Byte,
@@ -189,26 +205,69 @@ mod tests {
 
     #[test]
     fn without_next_rip_the_length_is_unknown() {
-        let raw = RawExit { code: code::CPUID, rip: 0x1000, ..RawExit::default() };
+        let raw = RawExit {
+            code: code::CPUID,
+            rip: 0x1000,
+            ..RawExit::default()
+        };
         assert_eq!(decode(&raw), Exit::Cpuid(None));
-        assert_eq!(decode(&RawExit { next_rip: 0x1002, ..raw }), Exit::Cpuid(NonZeroU8::new(2)));
+        assert_eq!(
+            decode(&RawExit {
+                next_rip: 0x1002,
+                ..raw
+            }),
+            Exit::Cpuid(NonZeroU8::new(2))
+        );
     }
 
     #[test]
     fn nested_faults_say_what_was_tried() {
-        let raw = RawExit { code: code::NPF, info1: 0x1_0000_0002 | 4, info2: 0xdead_b000, ..RawExit::default() };
-        let Exit::Nested(fault) = decode(&raw) else { panic!("not a nested fault") };
+        let raw = RawExit {
+            code: code::NPF,
+            info1: 0x1_0000_0002 | 4,
+            info2: 0xdead_b000,
+            ..RawExit::default()
+        };
+        let Exit::Nested(fault) = decode(&raw) else {
+            panic!("not a nested fault")
+        };
         assert!(fault.write && !fault.read && !fault.fetch && !fault.mapped);
         assert_eq!(fault.gpa, 0xdead_b000);
-        let broken = RawExit { info1: 1 << 3 | 1, ..raw };
-        assert_eq!(decode(&broken), Exit::NestedMisconfigured { gpa: 0xdead_b000 });
+        let broken = RawExit {
+            info1: 1 << 3 | 1,
+            ..raw
+        };
+        assert_eq!(
+            decode(&broken),
+            Exit::NestedMisconfigured { gpa: 0xdead_b000 }
+        );
     }
 
     #[test]
     fn unknown_codes_keep_their_number() {
-        let raw = RawExit { code: 0x123, info1: 7, ..RawExit::default() };
-        assert_eq!(decode(&raw), Exit::Unknown { code: 0x123, detail: 7 });
-        assert_eq!(decode(&RawExit { code: 0x4d, info1: 0x10, ..raw }), Exit::Exception(13, Some(0x10)));
-        assert_eq!(decode(&RawExit { code: 0x46, ..raw }), Exit::Exception(6, None));
+        let raw = RawExit {
+            code: 0x123,
+            info1: 7,
+            ..RawExit::default()
+        };
+        assert_eq!(
+            decode(&raw),
+            Exit::Unknown {
+                code: 0x123,
+                detail: 7
+            }
+        );
+        assert_eq!(
+            decode(&RawExit {
+                code: 0x4d,
+                info1: 0x10,
+                ..raw
+            }),
+            Exit::Exception(13, Some(0x10))
+        );
+        assert_eq!(
+            decode(&RawExit { code: 0x46, ..raw }),
+            Exit::Exception(6, None)
+        );
     }
 }
