@@ -129,7 +129,7 @@ pub(super) unsafe fn try_vmread(field: Field) -> Option<u64> {
 ///
 /// # Safety
 /// A VMCS that is the caller's is current, and the value keeps the host safe: it is the guest's state, or what
-/// [`super::capability`] and [`super::host`] made.
+/// [`super::capability`] and the host made.
 #[inline(always)]
 pub(super) unsafe fn vmwrite(field: Field, value: u64) {
     // SAFETY: the caller's contract. No memory of the language is touched.

@@ -1,0 +1,132 @@
+//! The policy over a host that has everything.
+
+use super::*;
+
+/// A host that has everything: every bit of every leaf.
+fn everything(leaf: u32, subleaf: u32) -> Leaf {
+    match (leaf, subleaf) {
+        (0, _) => Leaf {
+            eax: 0x20,
+            ..Leaf::default()
+        },
+        (0x8000_0000, _) => Leaf {
+            eax: 0x8000_0020,
+            ..Leaf::default()
+        },
+        (4, 3..) => Leaf::default(),
+        (0xd, 0) => Leaf {
+            eax: u32::MAX,
+            ebx: 0,
+            ecx: 0,
+            edx: u32::MAX,
+        },
+        (0xd, 2) => Leaf {
+            eax: 256,
+            ebx: 576,
+            ..Leaf::default()
+        },
+        (0xd, sub @ 5..=9) => Leaf {
+            eax: 64,
+            ebx: 1000 + 64 * sub,
+            ..Leaf::default()
+        },
+        _ => Leaf {
+            eax: u32::MAX,
+            ebx: u32::MAX,
+            ecx: u32::MAX,
+            edx: u32::MAX,
+        },
+    }
+}
+
+const VIEWER: Viewer = Viewer {
+    apic_id: 3,
+    cr4: 0,
+    xcr0: 1,
+};
+
+#[test]
+fn virtualization_and_monitoring_are_hidden() {
+    let policy = Policy::new(4, 1, everything);
+    let one = policy.answer(1, 0, &VIEWER);
+    assert_eq!(
+        one.ecx & (1 << 5 | 1 << 6 | 1 << 3 | 1 << 15),
+        0,
+        "VMX, SMX, MONITOR, PDCM"
+    );
+    assert_eq!(
+        policy.answer(0x8000_0001, 0, &VIEWER).ecx & 1 << 2,
+        0,
+        "SVM"
+    );
+    assert_eq!(policy.answer(0xa, 0, &VIEWER), Leaf::default(), "PMU");
+    assert_eq!(
+        policy.answer(0x14, 0, &VIEWER),
+        Leaf::default(),
+        "processor trace"
+    );
+    assert_eq!(
+        policy.answer(0x8000_000a, 0, &VIEWER),
+        Leaf::default(),
+        "SVM features"
+    );
+}
+
+#[test]
+fn what_mirrors_cr4_follows_it() {
+    let policy = Policy::new(1, 1, everything);
+    assert_eq!(policy.answer(1, 0, &VIEWER).ecx & 1 << 27, 0);
+    let viewer = Viewer {
+        cr4: 1 << 18 | 1 << 22,
+        ..VIEWER
+    };
+    assert_ne!(policy.answer(1, 0, &viewer).ecx & 1 << 27, 0);
+    assert_ne!(policy.answer(7, 0, &viewer).ecx & 1 << 4, 0);
+    assert_eq!(policy.answer(7, 0, &VIEWER).ecx & 1 << 4, 0);
+}
+
+#[test]
+fn apic_id_and_topology_are_the_viewers() {
+    let policy = Policy::new(4, 1, everything);
+    assert_eq!(policy.answer(1, 0, &VIEWER).ebx >> 24, 3);
+    assert_eq!(policy.answer(0xb, 0, &VIEWER).edx, 3);
+    let core = policy.answer(0xb, 1, &VIEWER);
+    assert_eq!((core.eax, core.ebx & 0xffff, core.ecx), (2, 4, 2 << 8 | 1));
+    assert_eq!(policy.answer(0xb, 2, &VIEWER).ebx, 0);
+}
+
+#[test]
+fn xsave_size_follows_xcr0() {
+    let policy = Policy::new(1, 1, everything);
+    assert_eq!(policy.answer(0xd, 0, &VIEWER).ebx, 576);
+    let avx = Viewer { xcr0: 7, ..VIEWER };
+    assert_eq!(policy.answer(0xd, 0, &avx).ebx, 832);
+    assert_eq!(policy.answer(0xd, 0, &avx).ecx, 1000 + 64 * 9 + 64);
+}
+
+#[test]
+fn xcr0_rules() {
+    let policy = Policy::new(1, 1, everything);
+    for good in [1, 3, 7, 0xe7, 0x2e7] {
+        assert!(policy.xcr0_valid(good), "{good:#x}");
+    }
+    for bad in [0, 2, 5, 0x27, 0xe3, 0x9, 1 << 63 | 1] {
+        assert!(!policy.xcr0_valid(bad), "{bad:#x}");
+    }
+}
+
+#[test]
+fn hypervisor_leaves_spell_the_name() {
+    let leaf = Policy::new(1, 7, everything).answer(HYPERVISOR_FIRST, 0, &VIEWER);
+    let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx]
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
+    assert_eq!(bytes, SIGNATURE);
+    assert_eq!(
+        Policy::new(1, 7, everything)
+            .answer(HYPERVISOR_FIRST + 1, 0, &VIEWER)
+            .eax,
+        7
+    );
+}
