@@ -18,6 +18,8 @@ const ID: u32 = 0x02;
 const TPR: u32 = 0x08;
 const EOI: u32 = 0x0b;
 const SVR: u32 = 0x0f;
+/// First of eight words of requested interrupts.
+const IRR_FIRST: u32 = 0x20;
 const ICR_LOW: u32 = 0x30;
 const ICR_HIGH: u32 = 0x31;
 const LVT_TIMER: u32 = 0x32;
@@ -98,7 +100,10 @@ pub(crate) fn enable() {
     if !X2APIC.load(Ordering::Relaxed) && PAGE.load(Ordering::Relaxed).is_null() {
         PAGE.store(map_device(page, 4096), Ordering::Relaxed);
     }
-    DEADLINE_MODE.store(features::has_tsc_deadline(), Ordering::Relaxed);
+    DEADLINE_MODE.store(
+        features::has_tsc_deadline() && deadline_waits(),
+        Ordering::Relaxed,
+    );
     write(TPR, 0);
     write(LVT_LINT0, LVT_MASKED);
     write(LVT_LINT1, LVT_NMI);
@@ -106,6 +111,24 @@ pub(crate) fn enable() {
     write(TIMER_DIVIDE, DIVIDE_BY_1);
     write(LVT_TIMER, timer_mode());
     READY.store(true, Ordering::Release);
+}
+
+/// Whether a deadline that is a million ticks away stays away for a moment. An emulator may compare it with a clock that a
+/// reset does not set back, unlike the TSC: then every deadline fires at once, and the one-shot
+/// timer is used instead. The interrupt that this leaves pending is taken as any timer's.
+fn deadline_waits() -> bool {
+    const AHEAD_TICKS: u64 = 1 << 20;
+    const LOOKS: u32 = 64;
+    let vector = u32::from(vectors::TIMER);
+    write(SVR, SVR_ENABLE | u32::from(vectors::SPURIOUS));
+    write(LVT_TIMER, vector | LVT_TSC_DEADLINE);
+    let mut deadline = Msr::new(IA32_TSC_DEADLINE);
+    // SAFETY: CPUID lists the register; 0 disarms.
+    unsafe { deadline.write(clock::tsc().saturating_add(AHEAD_TICKS)) };
+    let fired = (0..LOOKS).any(|_| read(IRR_FIRST + vector / 32) & 1 << (vector % 32) != 0);
+    // SAFETY: as above.
+    unsafe { deadline.write(0) };
+    !fired
 }
 
 fn timer_mode() -> u32 {
