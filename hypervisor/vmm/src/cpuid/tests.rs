@@ -1,43 +1,7 @@
 //! The policy over a host that has everything.
 
 use super::*;
-
-/// A host that has everything: every bit of every leaf.
-fn everything(leaf: u32, subleaf: u32) -> Leaf {
-    match (leaf, subleaf) {
-        (0, _) => Leaf {
-            eax: 0x20,
-            ..Leaf::default()
-        },
-        (0x8000_0000, _) => Leaf {
-            eax: 0x8000_0020,
-            ..Leaf::default()
-        },
-        (4, 3..) => Leaf::default(),
-        (0xd, 0) => Leaf {
-            eax: u32::MAX,
-            ebx: 0,
-            ecx: 0,
-            edx: u32::MAX,
-        },
-        (0xd, 2) => Leaf {
-            eax: 256,
-            ebx: 576,
-            ..Leaf::default()
-        },
-        (0xd, sub @ 5..=9) => Leaf {
-            eax: 64,
-            ebx: 1000 + 64 * sub,
-            ..Leaf::default()
-        },
-        _ => Leaf {
-            eax: u32::MAX,
-            ebx: u32::MAX,
-            ecx: u32::MAX,
-            edx: u32::MAX,
-        },
-    }
-}
+use crate::fake::everything;
 
 const VIEWER: Viewer = Viewer {
     apic_id: 3,
