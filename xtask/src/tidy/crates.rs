@@ -31,7 +31,12 @@ const RULES: &[Rule] = &[
     bare("godwit-vmm", &["godwit-abi", "godwit-records"]),
     bare(
         "godwit-toolstack",
-        &["godwit-abi", "godwit-records", "godwit-migrate"],
+        &[
+            "godwit-abi",
+            "godwit-records",
+            "godwit-migrate",
+            "godwit-backends",
+        ],
     ),
     bare("godwit-migrate", &["godwit-abi", "godwit-records"]),
     bare("godwit-backends", &["godwit-abi", "godwit-records"]),

@@ -1,0 +1,307 @@
+//! Memory that devices and guests write to at any moment: never a Rust reference, always copies.
+//!
+//! dom0's addresses are host-physical addresses, for its own buffers and for guest pages it has
+//! mapped alike, so a [`Span`] can be handed to a device as it is.
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+/// A page, the unit of guest memory.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// A piece of memory by dom0's (host-physical) address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub address: u64,
+    /// Length in bytes, not 0.
+    pub bytes: u32,
+}
+
+/// All memory that dom0 may access. Implementations panic on an address that is neither dom0's nor
+/// mapped: callers only use what [`GuestMemory`] or [`Memory::allocate`] gave them.
+pub trait Memory {
+    /// Copies out.
+    fn read(&self, address: u64, out: &mut [u8]);
+    /// Copies in.
+    fn write(&self, address: u64, bytes: &[u8]);
+    /// Reads a little-endian u16 at an even address, in one access, before everything that follows.
+    fn load_u16(&self, address: u64) -> u16;
+    /// Writes a little-endian u16 at an even address, in one access, after everything before it.
+    fn store_u16(&self, address: u64, value: u16);
+    /// Everything before is visible to others before anything after it is read (a full fence).
+    fn fence(&self);
+    /// Copies between two places that do not overlap.
+    fn copy(&self, from: u64, to: u64, bytes: usize);
+    /// Zeroed memory, page aligned and contiguous. `None`: there is none left.
+    fn allocate(&self, bytes: usize) -> Option<u64>;
+    /// Gives back what `allocate` gave; no device may still be using it.
+    fn release(&self, address: u64, bytes: usize);
+}
+
+/// Memory of dom0's own that frees itself.
+pub struct Buffer {
+    memory: Rc<dyn Memory>,
+    address: u64,
+    bytes: usize,
+}
+
+impl Buffer {
+    /// `bytes` of zeroes. `None`: there is no memory left.
+    pub fn new(memory: &Rc<dyn Memory>, bytes: usize) -> Option<Buffer> {
+        let address = memory.allocate(bytes)?;
+        Some(Buffer {
+            memory: Rc::clone(memory),
+            address,
+            bytes,
+        })
+    }
+
+    /// Its address.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// All of it.
+    pub fn span(&self) -> Span {
+        Span {
+            address: self.address,
+            bytes: self.bytes as u32,
+        }
+    }
+
+    /// Copies out from `offset` on. Panics beyond its end.
+    pub fn read(&self, offset: usize, out: &mut [u8]) {
+        assert!(offset + out.len() <= self.bytes, "read beyond a buffer");
+        self.memory.read(self.address + offset as u64, out);
+    }
+
+    /// Copies in at `offset`. Panics beyond its end.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.bytes, "write beyond a buffer");
+        self.memory.write(self.address + offset as u64, bytes);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.memory.release(self.address, self.bytes);
+    }
+}
+
+/// A run of guest pages that dom0 has mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First guest page.
+    pub page: u64,
+    /// Pages.
+    pub pages: u64,
+    /// Address of the first in dom0.
+    pub address: u64,
+}
+
+/// A guest-physical range is not (all) memory of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotGuestMemory {
+    /// First byte of the range.
+    pub gpa: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// The memory of one guest: where its pages are in dom0, and which of them back ends have written.
+pub struct GuestMemory {
+    memory: Rc<dyn Memory>,
+    runs: RefCell<Vec<Run>>,
+    /// One bit a page, empty while nobody tracks.
+    dirty: RefCell<Vec<u64>>,
+    tracking: Cell<bool>,
+}
+
+impl GuestMemory {
+    /// A guest whose pages are mapped so. Runs must not overlap.
+    pub fn new(memory: Rc<dyn Memory>, mut runs: Vec<Run>) -> GuestMemory {
+        runs.sort_unstable_by_key(|run| run.page);
+        GuestMemory {
+            memory,
+            runs: RefCell::new(runs),
+            dirty: RefCell::new(Vec::new()),
+            tracking: Cell::new(false),
+        }
+    }
+
+    /// dom0's memory, for what `spans` gives.
+    pub fn memory(&self) -> &Rc<dyn Memory> {
+        &self.memory
+    }
+
+    /// The mapping has changed (balloon, migration).
+    pub fn set_runs(&self, mut runs: Vec<Run>) {
+        runs.sort_unstable_by_key(|run| run.page);
+        *self.runs.borrow_mut() = runs;
+    }
+
+    /// Appends where `bytes` from `gpa` on are. On an error nothing is appended.
+    pub fn spans(&self, gpa: u64, bytes: u64, out: &mut Vec<Span>) -> Result<(), NotGuestMemory> {
+        let refused = NotGuestMemory { gpa, bytes };
+        let end = gpa.checked_add(bytes).ok_or(refused)?;
+        let runs = self.runs.borrow();
+        let kept = out.len();
+        let mut at = gpa;
+        while at < end {
+            let page = at / PAGE_BYTES;
+            let next = runs.partition_point(|run| run.page <= page);
+            let found = next.checked_sub(1).and_then(|index| runs.get(index));
+            let run = found.filter(|run| page - run.page < run.pages);
+            let Some(run) = run else {
+                out.truncate(kept);
+                return Err(refused);
+            };
+            let offset = at - run.page * PAGE_BYTES;
+            let left = (run.pages * PAGE_BYTES - offset).min(end - at);
+            let bytes = left.min(1 << 30) as u32;
+            let address = run.address + offset;
+            match out.last_mut() {
+                Some(last)
+                    // Only what this call has appended may grow.
+                    if at != gpa
+                        && last.address + u64::from(last.bytes) == address
+                        && last.bytes.checked_add(bytes).is_some() =>
+                {
+                    last.bytes += bytes;
+                }
+                _ => out.push(Span { address, bytes }),
+            }
+            at += u64::from(bytes);
+        }
+        Ok(())
+    }
+
+    /// Copies out of the guest.
+    pub fn read(&self, gpa: u64, out: &mut [u8]) -> Result<(), NotGuestMemory> {
+        let mut spans = Vec::new();
+        self.spans(gpa, out.len() as u64, &mut spans)?;
+        let mut at = 0;
+        for span in spans {
+            let end = at + span.bytes as usize;
+            self.memory.read(span.address, &mut out[at..end]);
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Copies into the guest and marks the pages dirty.
+    pub fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), NotGuestMemory> {
+        let mut spans = Vec::new();
+        self.spans(gpa, bytes.len() as u64, &mut spans)?;
+        let mut at = 0;
+        for span in spans {
+            let end = at + span.bytes as usize;
+            self.memory.write(span.address, &bytes[at..end]);
+            at = end;
+        }
+        self.mark_dirty(gpa, bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Notes that a back end (or a device on its behalf) has written here. Call it after the write.
+    pub fn mark_dirty(&self, gpa: u64, bytes: u64) {
+        if !self.tracking.get() || bytes == 0 {
+            return;
+        }
+        let mut dirty = self.dirty.borrow_mut();
+        for page in gpa / PAGE_BYTES..=(gpa + (bytes - 1)) / PAGE_BYTES {
+            let word = (page / 64) as usize;
+            if dirty.len() <= word {
+                dirty.resize(word + 1, 0);
+            }
+            dirty[word] |= 1 << (page % 64);
+        }
+    }
+
+    /// Starts or ends the noting of writes; what was noted is forgotten.
+    pub fn track(&self, on: bool) {
+        self.tracking.set(on);
+        self.dirty.borrow_mut().clear();
+    }
+
+    /// Takes what was noted: one bit a guest page, from page 0 on.
+    pub fn harvest(&self) -> Vec<u64> {
+        core::mem::take(&mut *self.dirty.borrow_mut())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Arena;
+
+    fn guest() -> GuestMemory {
+        let base = Arena::BASE;
+        let run = |page, pages, address| Run {
+            page,
+            pages,
+            address,
+        };
+        // Pages 0 and 1 lie in the wrong order, page 2 is a hole, 3 and 4 are one run.
+        let runs = std::vec![
+            run(3, 2, base + 0x4000),
+            run(0, 1, base + 0x1000),
+            run(1, 1, base)
+        ];
+        GuestMemory::new(Arena::new(0x6000), runs)
+    }
+
+    #[test]
+    fn ranges_are_cut_where_memory_is() {
+        let guest = guest();
+        let mut spans = Vec::new();
+        guest.spans(0xff0, 0x20, &mut spans).unwrap();
+        guest.spans(0x3ff0, 0x20, &mut spans).unwrap();
+        let base = Arena::BASE;
+        let expected = [
+            (base + 0x1ff0, 0x10),
+            (base, 0x10),
+            (base + 0x4ff0, 0x20),
+        ];
+        let found: Vec<_> = spans.iter().map(|s| (s.address, s.bytes)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn holes_and_overflows_are_refused_whole() {
+        let guest = guest();
+        for (gpa, bytes) in [(0x1ff0, 0x20), (0x2000, 1), (0x4ff0, 0x20), (u64::MAX, 2)] {
+            let mut spans = Vec::new();
+            assert!(guest.spans(gpa, bytes, &mut spans).is_err(), "{gpa:#x}");
+            assert!(spans.is_empty(), "{gpa:#x}");
+        }
+    }
+
+    #[test]
+    fn writes_arrive_and_are_noted_only_while_tracked() {
+        let guest = guest();
+        guest.write(0xffe, b"abcd").unwrap();
+        let mut out = [0; 4];
+        guest.read(0xffe, &mut out).unwrap();
+        assert_eq!(&out, b"abcd");
+        assert!(guest.harvest().is_empty());
+        guest.track(true);
+        guest.write(0xffe, b"abcd").unwrap();
+        assert_eq!(guest.harvest(), [0b11]);
+        assert!(guest.harvest().is_empty());
+        guest.mark_dirty(0x4000, 0);
+        assert!(guest.harvest().is_empty());
+    }
+}

@@ -1,0 +1,1 @@
+//! Networks of guests: the bridge, routed attachment with DHCP, limits.

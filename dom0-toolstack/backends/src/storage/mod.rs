@@ -1,0 +1,1 @@
+//! Stores, volumes, the configuration file system, and disks elsewhere (NBD).
