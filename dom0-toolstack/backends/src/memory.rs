@@ -270,11 +270,7 @@ mod tests {
         guest.spans(0xff0, 0x20, &mut spans).unwrap();
         guest.spans(0x3ff0, 0x20, &mut spans).unwrap();
         let base = Arena::BASE;
-        let expected = [
-            (base + 0x1ff0, 0x10),
-            (base, 0x10),
-            (base + 0x4ff0, 0x20),
-        ];
+        let expected = [(base + 0x1ff0, 0x10), (base, 0x10), (base + 0x4ff0, 0x20)];
         let found: Vec<_> = spans.iter().map(|s| (s.address, s.bytes)).collect();
         assert_eq!(found, expected);
     }
