@@ -85,6 +85,61 @@ hypercalls! {
     31 Control SchedulerSet = scheduler_set(domain: DomainId, weight: u32, cap_percent: u32) -> ();
     /// Does what the debug key `key` does on the hypervisor's console. BadArgument: no such key.
     32 Control DebugKey = debug_key(key: u8) -> ();
+    /// Types `length` bytes into a domain's serial port. Returns the bytes taken; the rest when
+    /// the guest has read some.
+    33 Control GuestInput = guest_input(domain: DomainId, address: u64, length: u64) -> u64;
+    /// Presses a domain's ACPI power button.
+    34 Control PowerButton = power_button(domain: DomainId) -> ();
+    /// Sets a domain's real-time clock to nanoseconds since 1970, UTC.
+    35 Control DomainClockSet = domain_clock_set(domain: DomainId, unix_ns: u64) -> ();
+    /// The CPUs a vCPU may run on, a bit each. BadArgument: none of them is there.
+    36 Control VcpuAffinitySet = vcpu_affinity_set(domain: DomainId, vcpu: VcpuIndex, cpus: u64) -> ();
+    /// The host's time of day, nanoseconds since 1970, UTC. NotSupported: the machine has no clock.
+    37 Control WallClock = wall_clock() -> u64;
+    /// Puts a domain that is paused or has ended back to where it was built: devices and vCPUs as
+    /// after power-up, memory as it is, paused once. BadState: it runs.
+    38 Control DomainReset = domain_reset(domain: DomainId) -> ();
+    /// Writes the records of a paused domain's devices, local APICs included. Returns the length.
+    39 Control PlatformStateRead = platform_state_read(domain: DomainId, address: u64, length: u64) -> u64;
+    /// Sets the devices of a paused domain from records. BadRecord: nothing was changed.
+    40 Control PlatformStateSet = platform_state_set(domain: DomainId, address: u64, length: u64) -> ();
+    /// Writes a vCPU's `XsaveState` record. Returns its length. BadState: the domain is not paused.
+    41 Control XsaveStateRead = xsave_state_read(domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> u64;
+    /// Sets a vCPU's extended state from a record. As `vcpu_state_set`.
+    42 Control XsaveStateSet = xsave_state_set(domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> ();
+    /// Maps guest pages into the caller, each at its host-physical address, and writes where they
+    /// are as [`crate::MemoryRun`]s, in order, to `address`. Returns how many runs; a full buffer
+    /// ends the call early, the runs say how far it came. Mapped twice is mapped once.
+    43 Control MemoryMap = memory_map(domain: DomainId, page: u64, pages: u64, address: u64, capacity: u64) -> u64;
+    /// Takes guest pages out of the caller. Holes are passed over. Returns the pages looked at,
+    /// repeat for the rest.
+    44 Control MemoryUnmap = memory_unmap(domain: DomainId, page: u64, pages: u64) -> u64;
+    /// Gives `count` guest pages, u64 numbers at `address`, back to the host; the caller's mapping
+    /// of them ends too. Returns how many were the domain's.
+    45 Control MemoryRelease = memory_release(domain: DomainId, address: u64, count: u64) -> u64;
+    /// Gives a domain a PCI function served by the caller, from [`crate::DeviceDefinition`].
+    /// Returns its PCI device number. Full: no number is free. BadArgument: it cannot be.
+    46 Control DeviceAdd = device_add(domain: DomainId, address: u64, length: u64) -> u32;
+    /// Takes a function away. Accesses under way answer all ones.
+    47 Control DeviceRemove = device_remove(domain: DomainId, device: u32) -> ();
+    /// Takes up to `capacity` accesses to devices as [`crate::DeviceRequest`]s. Returns how many.
+    /// An access is given once, and again to a restarted control domain.
+    48 Control DeviceRequestTake = device_request_take(address: u64, capacity: u64) -> u64;
+    /// Answers the access a vCPU waits for; the value is that of a read. NotFound: it waits for none.
+    49 Control DeviceRequestComplete = device_request_complete(domain: DomainId, vcpu: VcpuIndex, value: u64) -> ();
+    /// Takes up to `capacity` doorbells that were rung as [`crate::Doorbell`]s. Returns how many.
+    50 Control DoorbellsTake = doorbells_take(address: u64, capacity: u64) -> u64;
+    /// Interrupts a guest for a device: its MSI-X vector `vector`, or its INTx pin while MSI-X is
+    /// off or when `vector` is 65535.
+    51 Control DeviceInterrupt = device_interrupt(domain: DomainId, device: u32, vector: u16) -> ();
+    /// Lowers a device's INTx pin.
+    52 Control DeviceInterruptClear = device_interrupt_clear(domain: DomainId, device: u32) -> ();
+    /// Keeps bytes for the control domain under `key`, as long as the domain lives and over a
+    /// restart of the control domain; no bytes removes them. At most [`crate::BLOB_BYTES_MAX`]
+    /// each, [`crate::BLOBS_MAX`] a domain (the control domain itself included).
+    53 Control BlobWrite = blob_write(domain: DomainId, key: u32, address: u64, length: u64) -> ();
+    /// Reads what is kept under `key`. Returns its whole length, copies what fits. NotFound: nothing is.
+    54 Control BlobRead = blob_read(domain: DomainId, key: u32, address: u64, length: u64) -> u64;
 }
 
 #[cfg(test)]

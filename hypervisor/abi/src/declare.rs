@@ -146,6 +146,8 @@ impl Argument for EventSource {
             0 => Some(EventSource::ConsoleInput),
             1 => Some(EventSource::DomainState),
             2 => Some(EventSource::GuestConsole),
+            3 => Some(EventSource::DeviceRequest),
+            4 => Some(EventSource::Doorbell),
             _ => None,
         }
     }
@@ -154,6 +156,8 @@ impl Argument for EventSource {
             EventSource::ConsoleInput => 0,
             EventSource::DomainState => 1,
             EventSource::GuestConsole => 2,
+            EventSource::DeviceRequest => 3,
+            EventSource::Doorbell => 4,
         }
     }
 }

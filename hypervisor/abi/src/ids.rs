@@ -131,6 +131,10 @@ pub enum EventSource {
     DomainState,
     /// Some domain has written to its debug console.
     GuestConsole,
+    /// A vCPU waits for the answer of a device that the control domain serves.
+    DeviceRequest,
+    /// A guest has rung a doorbell of such a device.
+    Doorbell,
 }
 
 /// Which interrupt of a PCI function an event port is bound to.

@@ -17,6 +17,7 @@ macro_rules! layout {
         }
     )+ };
 }
+pub(crate) use layout;
 
 /// `StartInfo::magic`.
 pub const START_MAGIC: u64 = u64::from_le_bytes(*b"GODWITd0");

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod calls;
+pub mod devices;
 pub mod ids;
 pub mod layouts;
 pub mod note;
@@ -19,6 +20,7 @@ mod declare;
 
 pub use calls::{Call, Client, Handler, TABLE, dispatch};
 pub use declare::{Access, Answer, CallDoc, MAX_ARGUMENTS, Refusal, Trap};
+pub use devices::*;
 pub use ids::{DomainId, EventSource, InterruptKind, PciAddress, Port, PowerAction, VcpuIndex};
 pub use layouts::*;
 pub use status::Status;

@@ -4,91 +4,22 @@
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{
-    ABI_VERSION, CpuInfo, DomainId, EventSource, Handler, HostInfo, InterruptKind, PciAddress,
-    Port, PowerAction, Refusal, Status, VcpuIndex, field,
+    ABI_VERSION, CpuInfo, DomainId, EventSource, Handler, InterruptKind, PciAddress, Port,
+    PowerAction, Refusal, Status, VcpuIndex,
 };
 use godwit_vmm::nested::Wanted;
 use zerocopy::IntoBytes;
 
-use super::domain::Domain;
+use super::Hosted;
+use super::caller::{COPY_MAX, Caller, PIECE, copy};
+use super::config_space::{config_access, owned_by_hypervisor};
 use super::errand::Errand;
 use super::events::{PORTS_MAX, Source};
-use super::{Host, Hosted};
-use crate::backend::Backend;
-use crate::cpu;
-use crate::memory::layout::ImageBorders;
 use crate::platform::{clock, pci};
-use crate::{console, memory};
+use crate::{console, cpu};
 
-/// Bytes copied through the hypervisor's stack at a time.
-const PIECE: usize = 1024;
-/// Most bytes of one `memory_write` or `memory_read`.
-const COPY_MAX: u64 = 1 << 20;
 /// Most pages of one `memory_populate`: 16 MiB, some milliseconds of zeroing.
 const POPULATE_PAGES_MAX: u64 = 4096;
-
-/// Who calls.
-pub(super) struct Caller<'a, B: Hosted> {
-    pub(super) host: &'static Host<B>,
-    pub(super) domain: &'a Domain<B>,
-    pub(super) wait_deadline: &'a mut u64,
-}
-
-impl<B: Hosted> Caller<'_, B> {
-    /// Copies a structure out to the caller.
-    fn put(&self, address: u64, length: u64, bytes: &[u8]) -> Result<(), Refusal> {
-        if length < bytes.len() as u64 {
-            return Err(Status::BadArgument.into());
-        }
-        self.domain
-            .memory
-            .write(address, bytes)
-            .then_some(())
-            .ok_or(Status::BadAddress.into())
-    }
-
-    /// Refuses a buffer that is not wholly the caller's memory.
-    fn check(&self, address: u64, length: u64, wanted: Wanted) -> Result<usize, Refusal> {
-        let bytes = length.min(COPY_MAX) as usize;
-        self.domain
-            .memory
-            .check(address, bytes, wanted)
-            .then_some(bytes)
-            .ok_or(Status::BadAddress.into())
-    }
-
-    /// Reads a stream into the caller's buffer piece by piece, as far as it gives.
-    fn stream(
-        &self,
-        address: u64,
-        length: u64,
-        mut next: impl FnMut(u64, &mut [u8]) -> Result<usize, Status>,
-    ) -> Result<u64, Refusal> {
-        let bytes = self.check(address, length, Wanted::Write)?;
-        let mut piece = [0; PIECE];
-        let mut done = 0;
-        while done < bytes {
-            let want = PIECE.min(bytes - done);
-            let count = match next(done as u64, &mut piece[..want]) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(status) if done == 0 => return Err(status.into()),
-                Err(_) => break,
-            };
-            self.put(address + done as u64, count as u64, &piece[..count])?;
-            done += count;
-        }
-        Ok(done as u64)
-    }
-
-    fn find(&self, id: DomainId) -> Result<alloc::sync::Arc<Domain<B>>, Refusal> {
-        self.host
-            .domains
-            .read()
-            .find(id)
-            .ok_or(Status::NoDomain.into())
-    }
-}
 
 impl<B: Hosted> Handler for Caller<'_, B> {
     #[inline]
@@ -413,84 +344,88 @@ impl<B: Hosted> Handler for Caller<'_, B> {
             Err(Status::BadArgument.into())
         }
     }
-}
 
-/// Widths and offsets configuration space knows.
-fn config_access(offset: u16, width: u8) -> Result<(), Refusal> {
-    let fits =
-        matches!(width, 1 | 2 | 4) && offset.is_multiple_of(u16::from(width)) && offset < 4096;
-    if fits {
-        Ok(())
-    } else {
-        Err(Status::BadArgument.into())
+    fn guest_input(&mut self, _: DomainId, _: u64, _: u64) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
     }
-}
-
-/// BARs, ROM base, interrupt line, and the MSI and MSI-X capabilities: where a device appears and whom
-/// it interrupts is the hypervisor's business.
-fn owned_by_hypervisor(device: PciAddress, offset: u16, width: u8) -> bool {
-    const BARS: core::ops::Range<u16> = 0x10..0x28;
-    const ROM: core::ops::Range<u16> = 0x30..0x34;
-    const LINE: core::ops::Range<u16> = pci::INTERRUPT_LINE..pci::INTERRUPT_LINE + 1;
-    let end = offset + u16::from(width);
-    let touches = |range: &core::ops::Range<u16>| offset < range.end && range.start < end;
-    let capability =
-        |id, bytes| pci::capability(device, id).is_some_and(|at| touches(&(at..at + bytes)));
-    touches(&BARS)
-        || touches(&ROM)
-        || touches(&LINE)
-        || capability(pci::CAPABILITY_MSI, 24)
-        || capability(pci::CAPABILITY_MSIX, 12)
-}
-
-/// Copies between two domains' memories through a small buffer of our own.
-fn copy<F: godwit_vmm::nested::Format>(
-    from: &super::memory::DomainMemory<F>,
-    mut source: u64,
-    to: &super::memory::DomainMemory<F>,
-    mut target: u64,
-    mut length: u64,
-) -> Result<(), Refusal> {
-    let mut piece = [0; PIECE];
-    while length > 0 {
-        let count = length.min(PIECE as u64);
-        let part = &mut piece[..count as usize];
-        // Both ranges were checked; they can only have shrunk if the domain died meanwhile.
-        if !from.read(source, part) || !to.write(target, part) {
-            return Err(Status::BadAddress.into());
-        }
-        source += count;
-        target += count;
-        length -= count;
+    fn power_button(&mut self, _: DomainId) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
     }
-    Ok(())
-}
-
-impl<B: Hosted> Host<B> {
-    fn info(&self) -> HostInfo {
-        let domains = self.domains.read().iter().count() as u32;
-        HostInfo {
-            abi_version: ABI_VERSION,
-            vendor: <B as Backend>::VENDOR,
-            cpus: cpu::online().count() as u32,
-            cpus_present: self.cpus_present,
-            memory_bytes: memory::total_bytes(),
-            free_bytes: memory::free_bytes(),
-            hypervisor_bytes: memory::hypervisor_bytes() - memory::boot_bytes(),
-            tsc_hz: clock::tsc_hz(),
-            boot_tsc: clock::boot_tsc(),
-            dom0_entry_tsc: self.dom0_entry_tsc.load(Ordering::Relaxed),
-            features: self.features.bits(),
-            cpu_signature: cpu::features::cpuid(1, 0).eax,
-            domains,
-            cpu_name: cpu::features::name(),
-            version: field(concat!(env!("CARGO_PKG_VERSION"))),
-            cmdline: field(&self.cmdline),
-            unhandled: self.refused.load(Ordering::Relaxed),
-            image_bytes: {
-                let borders = ImageBorders::here();
-                borders.physical_end() - borders.physical_start
-            },
-        }
+    fn domain_clock_set(&mut self, _: DomainId, _: u64) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn vcpu_affinity_set(&mut self, _: DomainId, _: VcpuIndex, _: u64) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn wall_clock(&mut self) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn domain_reset(&mut self, _: DomainId) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn platform_state_read(&mut self, _: DomainId, _: u64, _: u64) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn platform_state_set(&mut self, _: DomainId, _: u64, _: u64) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn xsave_state_read(
+        &mut self,
+        _: DomainId,
+        _: VcpuIndex,
+        _: u64,
+        _: u64,
+    ) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn xsave_state_set(
+        &mut self,
+        _: DomainId,
+        _: VcpuIndex,
+        _: u64,
+        _: u64,
+    ) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn memory_map(&mut self, _: DomainId, _: u64, _: u64, _: u64, _: u64) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn memory_unmap(&mut self, _: DomainId, _: u64, _: u64) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn memory_release(&mut self, _: DomainId, _: u64, _: u64) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn device_add(&mut self, _: DomainId, _: u64, _: u64) -> Result<u32, Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn device_remove(&mut self, _: DomainId, _: u32) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn device_request_take(&mut self, _: u64, _: u64) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn device_request_complete(
+        &mut self,
+        _: DomainId,
+        _: VcpuIndex,
+        _: u64,
+    ) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn doorbells_take(&mut self, _: u64, _: u64) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn device_interrupt(&mut self, _: DomainId, _: u32, _: u16) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn device_interrupt_clear(&mut self, _: DomainId, _: u32) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn blob_write(&mut self, _: DomainId, _: u32, _: u64, _: u64) -> Result<(), Refusal> {
+        Err(Status::NotSupported.into())
+    }
+    fn blob_read(&mut self, _: DomainId, _: u32, _: u64, _: u64) -> Result<u64, Refusal> {
+        Err(Status::NotSupported.into())
     }
 }

@@ -18,7 +18,7 @@ use godwit_vmm::sched::{
 };
 use zerocopy::FromBytes;
 
-use super::calls::Caller;
+use super::caller::Caller;
 use super::domain::{Domain, Runnable, Shape, VcpuSlot};
 use super::errand::Errand;
 use super::{Host, Hosted};

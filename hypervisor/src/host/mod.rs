@@ -5,7 +5,9 @@
 //! domain's memory or devices, interrupts, events, the scheduler. The serial line and the frame table
 //! come last. Interrupt handlers take only the last four, and run only where a CPU holds none.
 
+mod caller;
 pub(crate) mod calls;
+mod config_space;
 mod control;
 pub(crate) mod debug;
 pub(crate) mod dom0;
@@ -13,6 +15,7 @@ mod domain;
 mod domains;
 mod errand;
 mod events;
+mod info;
 mod interrupts;
 mod memory;
 mod run;

@@ -9,7 +9,7 @@ use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::vcpu::{Refused, World};
 use godwit_vmm::walk::GuestMemory;
 
-use super::calls::Caller;
+use super::caller::Caller;
 use super::domain::{Domain, VcpuSlot};
 use super::{Host, Hosted, xstate};
 use crate::platform::clock;

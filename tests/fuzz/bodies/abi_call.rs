@@ -57,6 +57,28 @@ witness! {
     InterruptUnmask interrupt_unmask(port: Port) -> ();
     SchedulerSet scheduler_set(domain: DomainId, weight: u32, cap_percent: u32) -> ();
     DebugKey debug_key(key: u8) -> ();
+    GuestInput guest_input(domain: DomainId, address: u64, length: u64) -> u64;
+    PowerButton power_button(domain: DomainId) -> ();
+    DomainClockSet domain_clock_set(domain: DomainId, unix_ns: u64) -> ();
+    VcpuAffinitySet vcpu_affinity_set(domain: DomainId, vcpu: VcpuIndex, cpus: u64) -> ();
+    WallClock wall_clock() -> u64;
+    DomainReset domain_reset(domain: DomainId) -> ();
+    PlatformStateRead platform_state_read(domain: DomainId, address: u64, length: u64) -> u64;
+    PlatformStateSet platform_state_set(domain: DomainId, address: u64, length: u64) -> ();
+    XsaveStateRead xsave_state_read(domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> u64;
+    XsaveStateSet xsave_state_set(domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> ();
+    MemoryMap memory_map(domain: DomainId, page: u64, pages: u64, address: u64, capacity: u64) -> u64;
+    MemoryUnmap memory_unmap(domain: DomainId, page: u64, pages: u64) -> u64;
+    MemoryRelease memory_release(domain: DomainId, address: u64, count: u64) -> u64;
+    DeviceAdd device_add(domain: DomainId, address: u64, length: u64) -> u32;
+    DeviceRemove device_remove(domain: DomainId, device: u32) -> ();
+    DeviceRequestTake device_request_take(address: u64, capacity: u64) -> u64;
+    DeviceRequestComplete device_request_complete(domain: DomainId, vcpu: VcpuIndex, value: u64) -> ();
+    DoorbellsTake doorbells_take(address: u64, capacity: u64) -> u64;
+    DeviceInterrupt device_interrupt(domain: DomainId, device: u32, vector: u16) -> ();
+    DeviceInterruptClear device_interrupt_clear(domain: DomainId, device: u32) -> ();
+    BlobWrite blob_write(domain: DomainId, key: u32, address: u64, length: u64) -> ();
+    BlobRead blob_read(domain: DomainId, key: u32, address: u64, length: u64) -> u64;
 }
 
 /// One input: number and arguments, little endian; what is missing is zero.

@@ -1,0 +1,104 @@
+//! Who makes a hypercall, and the buffers of one: everything is copied and checked here.
+
+use godwit_abi::{DomainId, Refusal, Status};
+use godwit_vmm::nested::{Format, Wanted};
+
+use super::domain::Domain;
+use super::memory::DomainMemory;
+use super::{Host, Hosted};
+
+/// Bytes copied through the hypervisor's stack at a time.
+pub(super) const PIECE: usize = 1024;
+/// Most bytes of one `memory_write` or `memory_read`.
+pub(super) const COPY_MAX: u64 = 1 << 20;
+
+/// Who calls.
+pub(super) struct Caller<'a, B: Hosted> {
+    pub(super) host: &'static Host<B>,
+    pub(super) domain: &'a Domain<B>,
+    pub(super) wait_deadline: &'a mut u64,
+}
+
+impl<B: Hosted> Caller<'_, B> {
+    /// Copies a structure out to the caller.
+    pub(super) fn put(&self, address: u64, length: u64, bytes: &[u8]) -> Result<(), Refusal> {
+        if length < bytes.len() as u64 {
+            return Err(Status::BadArgument.into());
+        }
+        self.domain
+            .memory
+            .write(address, bytes)
+            .then_some(())
+            .ok_or(Status::BadAddress.into())
+    }
+
+    /// Refuses a buffer that is not wholly the caller's memory.
+    pub(super) fn check(
+        &self,
+        address: u64,
+        length: u64,
+        wanted: Wanted,
+    ) -> Result<usize, Refusal> {
+        let bytes = length.min(COPY_MAX) as usize;
+        self.domain
+            .memory
+            .check(address, bytes, wanted)
+            .then_some(bytes)
+            .ok_or(Status::BadAddress.into())
+    }
+
+    /// Reads a stream into the caller's buffer piece by piece, as far as it gives.
+    pub(super) fn stream(
+        &self,
+        address: u64,
+        length: u64,
+        mut next: impl FnMut(u64, &mut [u8]) -> Result<usize, Status>,
+    ) -> Result<u64, Refusal> {
+        let bytes = self.check(address, length, Wanted::Write)?;
+        let mut piece = [0; PIECE];
+        let mut done = 0;
+        while done < bytes {
+            let want = PIECE.min(bytes - done);
+            let count = match next(done as u64, &mut piece[..want]) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(status) if done == 0 => return Err(status.into()),
+                Err(_) => break,
+            };
+            self.put(address + done as u64, count as u64, &piece[..count])?;
+            done += count;
+        }
+        Ok(done as u64)
+    }
+
+    pub(super) fn find(&self, id: DomainId) -> Result<alloc::sync::Arc<Domain<B>>, Refusal> {
+        self.host
+            .domains
+            .read()
+            .find(id)
+            .ok_or(Status::NoDomain.into())
+    }
+}
+
+/// Copies between two domains' memories through a small buffer of our own.
+pub(super) fn copy<F: Format>(
+    from: &DomainMemory<F>,
+    mut source: u64,
+    to: &DomainMemory<F>,
+    mut target: u64,
+    mut length: u64,
+) -> Result<(), Refusal> {
+    let mut piece = [0; PIECE];
+    while length > 0 {
+        let count = length.min(PIECE as u64);
+        let part = &mut piece[..count as usize];
+        // Both ranges were checked; they can only have shrunk if the domain died meanwhile.
+        if !from.read(source, part) || !to.write(target, part) {
+            return Err(Status::BadAddress.into());
+        }
+        source += count;
+        target += count;
+        length -= count;
+    }
+    Ok(())
+}
