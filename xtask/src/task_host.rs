@@ -4,7 +4,8 @@ use crate::{bridge, shell, task_image};
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use godwit_harness::{
-    Emulator, Firmware, Host, HostConfig, Image, Link, Network, Nic, Peer, PortKind,
+    DiskConfig, DiskInterface, Emulator, Firmware, Host, HostConfig, Image, Link, Network, Nic,
+    Peer, PortKind,
 };
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,26 @@ pub(crate) struct Args {
     /// Write the emulator's interrupt and reset trace to this file (QEMU)
     #[arg(long)]
     trace_file: Option<PathBuf>,
+    /// A raw disk image, INTERFACE:FILE, again for each disk; interfaces: virtio-blk, nvme, ahci, ide
+    #[arg(long, value_parser = disk)]
+    disk: Vec<DiskConfig>,
+}
+
+fn disk(text: &str) -> Result<DiskConfig> {
+    let interfaces = [
+        DiskInterface::VirtioBlk,
+        DiskInterface::Nvme,
+        DiskInterface::Ahci,
+        DiskInterface::Ide,
+    ];
+    let (name, file) = text.split_once(':').unwrap_or((text, ""));
+    let interface = interfaces.into_iter().find(|one| one.name() == name);
+    match interface {
+        Some(interface) if !file.is_empty() => {
+            Ok(DiskConfig::new(std::path::absolute(file)?, interface))
+        }
+        Some(_) | None => bail!("{text:?} is not INTERFACE:FILE, such as nvme:out/store.img"),
+    }
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -108,6 +129,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     if let Some(file) = args.trace_file {
         config = config.trace(std::path::absolute(file)?);
+    }
+    for disk in args.disk {
+        config = config.disk(disk);
     }
     let mut _peer = None;
     if bochs {

@@ -6,6 +6,7 @@
 use crate::config::{
     BOCHS_IPS_EXACT, BOCHS_IPS_FAST, Emulator, Firmware, HostConfig, Network, Nic,
 };
+use crate::disk;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
@@ -67,11 +68,6 @@ fn text(config: &HostConfig, serial_port: u16, log: &Path) -> Result<String> {
         ),
         "clock: sync=none".to_owned(),
         "display_library: term".to_owned(),
-        format!(
-            "ata0-master: type=cdrom, path=\"{}\", status=inserted",
-            config.iso.display()
-        ),
-        "boot: cdrom".to_owned(),
         format!("com1: enabled=1, mode=socket-client, dev=localhost:{serial_port}"),
         "speaker: enabled=0".to_owned(),
         "pci: enabled=1, chipset=i440fx, slot1=e1000".to_owned(),
@@ -81,6 +77,7 @@ fn text(config: &HostConfig, serial_port: u16, log: &Path) -> Result<String> {
         "debug: action=ignore".to_owned(),
         format!("log: {}", log.display()),
     ];
+    lines.extend(disk::bochs_lines(config)?);
     match config.network {
         Network::None => lines.retain(|line| !line.starts_with("pci:")),
         Network::User | Network::UserForward { .. } => {

@@ -1,5 +1,6 @@
 //! What a host to be booted looks like, independent of the emulator that plays it.
 
+use crate::disk::DiskConfig;
 use crate::image::Image;
 use crate::link::LinkPort;
 use std::path::PathBuf;
@@ -96,6 +97,7 @@ pub struct HostConfig {
     pub(crate) gdb: bool,
     pub(crate) cpu_model: Option<String>,
     pub(crate) trace: Option<PathBuf>,
+    pub(crate) disks: Vec<DiskConfig>,
     pub(crate) extra: Vec<String>,
 }
 
@@ -120,6 +122,7 @@ impl HostConfig {
             gdb: false,
             cpu_model: None,
             trace: None,
+            disks: Vec::new(),
             extra: Vec::new(),
         }
     }
@@ -182,6 +185,12 @@ impl HostConfig {
     /// Writes the emulator's interrupt and reset trace to this file; QEMU only.
     pub fn trace(mut self, file: PathBuf) -> Self {
         self.trace = Some(file);
+        self
+    }
+
+    /// One more disk, in the order in which the host finds them.
+    pub fn disk(mut self, disk: DiskConfig) -> Self {
+        self.disks.push(disk);
         self
     }
 

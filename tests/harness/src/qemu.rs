@@ -1,6 +1,7 @@
 //! QEMU's command line for a [`HostConfig`].
 
 use crate::config::{Emulator, Firmware, HostConfig, Network, Nic};
+use crate::disk;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,9 @@ pub(crate) fn arguments(config: &HostConfig, serial_port: u16, work: &Path) -> R
             "-drive",
             &format!("if=pflash,format=raw,unit=1,file={}", vars.display()),
         );
+    }
+    for (option, value) in disk::qemu_pairs(config)? {
+        a.pair(option, &value);
     }
     network(&mut a, config);
     if config.gdb {
