@@ -1,6 +1,7 @@
 //! SVM on one CPU: detection, VM_HSAVE_PA, the host state that VMLOAD brings back.
 
 use godwit_abi::HostFeatures;
+use godwit_vmm::firmware;
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use crate::backend::Missing;
@@ -8,8 +9,6 @@ use crate::cpu::features::cpuid;
 use crate::memory::Page;
 
 const VM_CR: u32 = 0xc001_0114;
-const VM_CR_SVMDIS: u64 = 1 << 4;
-const VM_CR_LOCK: u64 = 1 << 3;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 
 /// CPUID 8000_000A EDX.
@@ -32,12 +31,8 @@ pub(super) fn probe() -> Result<HostFeatures, Missing> {
     }
     // SAFETY: the register exists wherever CPUID lists SVM.
     let control = unsafe { Msr::new(VM_CR).read() };
-    if control & VM_CR_SVMDIS != 0 {
-        return Err(Missing(if control & VM_CR_LOCK != 0 {
-            "disabled and locked by firmware: switch SVM (AMD-V) on in the firmware setup and power-cycle"
-        } else {
-            "disabled by firmware: switch SVM (AMD-V) on in the firmware setup"
-        }));
+    if let Some(refusal) = firmware::svm_refusal(control) {
+        return Err(Missing(refusal));
     }
     if svm.ebx < 2 {
         return Err(Missing("the CPU has no ASIDs for guests"));

@@ -7,6 +7,7 @@ use core::arch::x86_64::__cpuid_count;
 
 use godwit_abi::HostFeatures;
 use godwit_vmm::exit::vmx::control::FixedBits;
+use godwit_vmm::firmware::{self, FEATURE_CONTROL_LOCKED, FEATURE_CONTROL_VMX};
 use spin::Once;
 use x86_64::registers::model_specific::Msr;
 
@@ -26,9 +27,6 @@ const IA32_VMX_TRUE_PINBASED_CTLS: u32 = 0x48d;
 const IA32_VMX_TRUE_PROCBASED_CTLS: u32 = 0x48e;
 const IA32_VMX_TRUE_EXIT_CTLS: u32 = 0x48f;
 const IA32_VMX_TRUE_ENTRY_CTLS: u32 = 0x490;
-
-const FEATURE_CONTROL_LOCKED: u64 = 1 << 0;
-const FEATURE_CONTROL_VMX: u64 = 1 << 2;
 
 /// "Interrupt-window exiting".
 pub(super) const INTERRUPT_WINDOW: u32 = 1 << 2;
@@ -218,13 +216,9 @@ impl Capability {
             cpuid(1).ecx & VMX != 0,
             "this CPU has no VT-x, or it is hidden: CPUID leaf 1 ECX bit 5 (VMX) is 0",
         )?;
-        let feature_control = rdmsr(IA32_FEATURE_CONTROL);
-        need(
-            feature_control & FEATURE_CONTROL_LOCKED == 0
-                || feature_control & FEATURE_CONTROL_VMX != 0,
-            "VT-x is disabled by firmware: switch on \"Intel Virtualization Technology\" (VT-x, VMX) in the firmware \
-             setup, then power the machine off and on",
-        )?;
+        if let Some(refusal) = firmware::vmx_refusal(rdmsr(IA32_FEATURE_CONTROL)) {
+            return Err(Missing(refusal));
+        }
         let basic = rdmsr(IA32_VMX_BASIC);
         let misc = rdmsr(IA32_VMX_MISC);
         need(

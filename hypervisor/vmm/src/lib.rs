@@ -14,6 +14,7 @@ pub mod emulate;
 pub mod exit;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod firmware;
 pub mod frames;
 pub mod hardware;
 pub mod image;
