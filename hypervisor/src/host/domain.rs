@@ -154,6 +154,11 @@ impl<B: Hosted> Domain<B> {
         self.shape.access == Access::Control
     }
 
+    /// Platform time at a host TSC.
+    pub(super) fn platform_tsc(&self, host_tsc: u64) -> u64 {
+        host_tsc.wrapping_add(self.tsc_offset)
+    }
+
     pub(super) fn vcpus(&self) -> &[Arc<VcpuSlot<B>>] {
         self.vcpus.get().map_or(&[], Vec::as_slice)
     }

@@ -18,6 +18,7 @@ mod events;
 mod info;
 mod interrupts;
 mod memory;
+mod platform;
 mod run;
 mod world;
 mod xstate;
@@ -193,7 +194,8 @@ impl<B: Hosted> Host<B> {
         }
     }
 
-    /// A message waits in a vCPU's inbox: wakes it, or gets its CPU out of the guest to look.
+    /// A message waits in a vCPU's inbox: wakes it, or gets its CPU out of the guest to look. That it
+    /// will look: see [`run`].
     fn notify(&self, vcpu: &domain::VcpuSlot<B>) {
         let (kick, running) = {
             let mut scheduler = self.scheduler.lock();

@@ -4,6 +4,26 @@
 //! pick -> none:  sleep until an interrupt or the next sleeper's time
 //!      -> vCPU:  load; { before_entry; enter; handle } until the scheduler wants another; unload
 //! ```
+//!
+//! # Why no message waits for ever
+//!
+//! A sender posts to the inbox, then calls `Scheduler::wake` and asks where the vCPU is, under the scheduler's
+//! lock, and kicks that CPU (`Host::notify`): sets its `kicked`, then sends it an interrupt. The vCPU is
+//!
+//! * asleep: `wake` queues it; whoever picks it looks into the inbox before it enters (`run_until`).
+//! * on its way to sleep, between its look at the inbox (`wait`) and `Scheduler::block`: `wake` finds it
+//!   awake and leaves `wake_pending`, `block` refuses, and it looks again. Both hold the lock, so there is
+//!   no third case.
+//! * queued, or on its way off a CPU: whoever picks it next looks before it enters.
+//! * running: its CPU is kicked. It has interrupts off from its last look until it is in the guest, so the
+//!   interrupt stays pending and the entry comes back at once; then it looks (`run_until` looks after each exit,
+//!   also after one for a host interrupt). Whether somebody else has meanwhile lowered `kicked`, in `pick`, does not
+//!   matter: the inbox is asked itself. `pick` lowers it by a read-modify-write and then takes the scheduler's lock, so
+//!   what was posted before the kick it lowers is seen by whatever is decided then.
+//!
+//! A vCPU that sleeps until a time is in `sleepers` before its CPU picks again; every CPU that enters a guest
+//! or idles arms its timer for the earliest sleeper of all, so the CPU that has put it there does. One that
+//! is woken otherwise leaves a stale entry, which wakes it once for nothing.
 
 use core::sync::atomic::Ordering;
 
@@ -48,7 +68,7 @@ impl<B: Hosted> Host<B> {
 
     /// Asks the scheduler, after waking who has slept long enough.
     fn pick(&self) -> Decision {
-        cpu::this().kicked.store(false, Ordering::Release);
+        cpu::this().kicked.swap(false, Ordering::AcqRel);
         self.wake_sleepers();
         let decision = self.scheduler.lock().pick(self.here(), clock::now_ns());
         self.kick(decision.kick);
@@ -160,6 +180,7 @@ impl<B: Hosted> Host<B> {
                 Next::Interrupted => {
                     vectors::open_window();
                     if this.kicked.load(Ordering::Relaxed)
+                        || !slot.inbox.is_empty()
                         || clock::tsc() >= slice_end
                         || self.sleeper_is_due()
                     {
@@ -211,7 +232,7 @@ impl<B: Hosted> Host<B> {
         if !slot.inbox.is_empty() || state.core.has_work(&mut world) {
             return;
         }
-        let deadline = state.core.timer_deadline().min(state.wait_deadline);
+        let deadline = state.core.sleep_deadline().min(state.wait_deadline);
         state.wait_deadline = u64::MAX;
         if deadline <= clock::tsc() {
             return;

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use godwit_abi::{Access, Answer, EventSource, MAX_ARGUMENTS};
 use godwit_vmm::cpuid::Policy;
-use godwit_vmm::devices::lapic::{Address, Ipi, IpiMode};
+use godwit_vmm::devices::lapic::{Address, Ipi, Trigger};
 use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::vcpu::{Refused, World};
 use godwit_vmm::walk::GuestMemory;
@@ -67,22 +67,13 @@ impl<B: Hosted> World for Surroundings<'_, B> {
         godwit_abi::dispatch(&mut caller, access, number, arguments)
     }
 
-    fn send_ipi(&mut self, ipi: Ipi) {
-        let sender = u32::from(self.vcpu.index.0);
-        for other in self.domain.vcpus() {
-            if other.key == self.vcpu.key {
-                continue;
-            }
-            let address = Address::unpack(other.apic_address.load(Ordering::Acquire));
-            if address.is_addressed(ipi.destination, sender) {
-                other.inbox.post_ipi(ipi);
-                self.host.notify(other);
-                // Lowest priority means one of those addressed.
-                if ipi.mode == IpiMode::LowestPriority {
-                    break;
-                }
-            }
-        }
+    fn send_ipi(&mut self, ipi: Ipi, trigger: Trigger) {
+        self.host
+            .send(self.domain, ipi, trigger, Some(self.vcpu.index));
+    }
+
+    fn wake_watcher(&mut self) {
+        self.host.wake_watcher(self.domain);
     }
 
     fn apic_moved(&mut self, address: Address) {

@@ -91,7 +91,7 @@ impl Message {
         })
     }
 
-    /// The message as an inter-processor interrupt, for a way that carries those; it loses its trigger mode. `None` for
+    /// The message as an inter-processor interrupt, for a way that carries those; its trigger mode travels beside it. `None` for
     /// [`MessageMode::ExtInt`].
     pub fn as_ipi(self) -> Option<Ipi> {
         let mode = match self.mode {

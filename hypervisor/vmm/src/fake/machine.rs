@@ -150,7 +150,7 @@ impl Machine {
             if self.vcpu.has_work(&mut self.world) {
                 return true;
             }
-            let deadline = self.vcpu.timer_deadline();
+            let deadline = self.vcpu.sleep_deadline();
             if deadline > end {
                 self.world.host_tsc.set(end);
                 return false;

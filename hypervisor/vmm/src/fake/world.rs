@@ -9,7 +9,7 @@ use godwit_abi::{ABI_VERSION, Access, Answer, MAX_ARGUMENTS, Status};
 
 use crate::cpuid::{Leaf, Policy};
 use crate::devices::TscRate;
-use crate::devices::lapic::{Address, Ipi};
+use crate::devices::lapic::{Address, Ipi, Trigger};
 use crate::devices::ports::Platform;
 use crate::vcpu::{Refused, World};
 use crate::walk::GuestMemory;
@@ -73,7 +73,9 @@ pub struct FakeWorld {
     /// What known and allowed hypercalls answer, in order; then `Ok` and 0.
     pub answers: VecDeque<Answer>,
     /// IPIs for other vCPUs.
-    pub ipis: Vec<Ipi>,
+    pub ipis: Vec<(Ipi, Trigger)>,
+    /// Times the watching vCPU was to look at the platform.
+    pub watcher_woken: u64,
     /// Where the local APIC was last said to be.
     pub apic_address: Option<Address>,
     /// Refusals.
@@ -102,6 +104,7 @@ impl FakeWorld {
             hypercalls: Vec::new(),
             answers: VecDeque::new(),
             ipis: Vec::new(),
+            watcher_woken: 0,
             apic_address: None,
             refusals: Vec::new(),
             console_told: 0,
@@ -185,8 +188,12 @@ impl World for FakeWorld {
         }
     }
 
-    fn send_ipi(&mut self, ipi: Ipi) {
-        self.ipis.push(ipi);
+    fn send_ipi(&mut self, ipi: Ipi, trigger: Trigger) {
+        self.ipis.push((ipi, trigger));
+    }
+
+    fn wake_watcher(&mut self) {
+        self.watcher_woken += 1;
     }
 
     fn apic_moved(&mut self, address: Address) {

@@ -3,10 +3,21 @@
 //!
 //! What the PIC requests is remembered ([`PicLine`]), so that an exit that did not touch the
 //! platform does not take its lock.
+//!
+//! # Several vCPUs and one platform
+//!
+//! Whoever touches the platform polls it at once, and sends its messages to whom they address. That
+//! leaves the PIC's output, which is a line to LINT0 of the bootstrap vCPU, and the platform's next
+//! deadline, which somebody must keep although every vCPU may sleep. Both are the business of the
+//! *watcher*, the bootstrap vCPU: it is never without its activity (an INIT reboots the domain), and
+//! it wakes for the platform's deadline in HLT with interrupts disabled, too. `Platform::outlook` says
+//! when somebody else has made something of this that the watcher does not know; then it is told
+//! ([`World::wake_watcher`]). The others look at the deadline as well while they run, so that a timer does
+//! not wait for the watcher's turn on a CPU, but they do not wake for it.
 
 use super::{Inbox, Message, Next, Refused, Vcpu, World, end};
 use crate::cpuid::Viewer;
-use crate::devices::lapic::{Delivery, Destination, Effect, Ipi, IpiMode};
+use crate::devices::lapic::{Delivery, Destination, Effect, Ipi, IpiMode, Trigger};
 use crate::devices::message;
 use crate::hardware::{Control, Event, Gpr, VcpuHardware};
 
@@ -74,14 +85,25 @@ impl Vcpu {
         }
     }
 
-    /// The host TSC at which the vCPU's own timer, or the platform's, wants it: all ones for never.
-    /// As of the last `before_entry` or `has_work`.
+    /// The host TSC at which the vCPU's own timer, or the platform's, wants it while it runs: all
+    /// ones for never. As of the last `before_entry` or `has_work`.
     #[inline]
     pub fn timer_deadline(&self) -> u64 {
-        match self.running {
-            Running::Yes => self.deadline_host_tsc,
-            // Whatever a timer makes pending, it would not wake.
+        self.apic_due_host_tsc.min(self.platform_due_host_tsc)
+    }
+
+    /// The host TSC at which it has to be woken at the latest when it waits: for its own timer where that
+    /// could end the wait, and for the platform's where it is the watcher.
+    pub fn sleep_deadline(&self) -> u64 {
+        let own = match self.running {
+            Running::Yes => self.apic_due_host_tsc,
+            // Whatever its timer makes pending, it would not wake.
             Running::HaltedMasked | Running::WaitForStartup | Running::Startup(_) => u64::MAX,
+        };
+        if self.lapic.is_bootstrap() {
+            own.min(self.platform_due_host_tsc)
+        } else {
+            own
         }
     }
 
@@ -90,8 +112,8 @@ impl Vcpu {
         self.nmi_pending = true;
     }
 
-    /// The platform was touched by somebody else (the power button, another vCPU): look at the PIC
-    /// before the next entry. Whoever touches it owes this to the vCPU the PIC is wired to.
+    /// The platform was touched by somebody else (the power button, another vCPU): look at it
+    /// before the next entry.
     pub fn platform_changed(&mut self) {
         self.pic = PicLine::Unknown;
         self.platform_deadline = u64::MAX;
@@ -172,7 +194,7 @@ impl Vcpu {
                     && (ipi.mode == IpiMode::LowestPriority
                         || ipi.destination == Destination::Physical(id));
                 if !taken {
-                    world.send_ipi(ipi);
+                    world.send_ipi(ipi, Trigger::Edge);
                 }
                 if own {
                     self.receive(world, ipi);
@@ -238,7 +260,8 @@ impl Vcpu {
         if self.pic == PicLine::Unknown {
             self.poll_platform(world);
         }
-        self.deadline_host_tsc = u64::MAX;
+        self.apic_due_host_tsc = u64::MAX;
+        self.platform_due_host_tsc = u64::MAX;
         if self.lapic.next_deadline().is_none() && self.platform_deadline == u64::MAX {
             return;
         }
@@ -249,40 +272,45 @@ impl Vcpu {
             self.poll_platform(world);
         }
         // Differences, because a deadline may be "never" in guest time and the offset negative.
-        let left = |deadline: u64, now: u64| match deadline {
+        let host = |deadline: u64, now: u64| match deadline {
             u64::MAX => u64::MAX,
-            deadline => deadline.saturating_sub(now),
+            deadline => host_tsc.saturating_add(deadline.saturating_sub(now)),
         };
-        let own = left(self.lapic.next_deadline().unwrap_or(u64::MAX), now);
-        let platform = left(self.platform_deadline, platform_now);
-        self.deadline_host_tsc = host_tsc.saturating_add(own.min(platform));
+        self.apic_due_host_tsc = host(self.lapic.next_deadline().unwrap_or(u64::MAX), now);
+        self.platform_due_host_tsc = host(self.platform_deadline, platform_now);
     }
 
     /// Lets the platform's timers run, takes its messages, and remembers what the PIC requests.
     #[cold]
     fn poll_platform<W: World>(&mut self, world: &mut W) {
         let now = self.platform_tsc(world.host_tsc());
-        let (messages, asserted, deadline) = world.platform(|platform| {
-            let messages = platform.poll(now);
-            (
-                messages,
-                platform.pic.pending(),
-                platform.next_deadline(now),
-            )
-        });
-        for message in messages {
-            self.route(world, message);
-        }
-        self.pic = if asserted {
+        let watches = self.lapic.is_bootstrap();
+        let outlook = loop {
+            let (messages, outlook) = world.platform(|platform| {
+                let messages = platform.poll(now);
+                (messages, platform.outlook(now, watches))
+            });
+            let complete = !messages.is_full();
+            for message in messages {
+                self.route(world, message);
+            }
+            if complete {
+                break outlook;
+            }
+        };
+        self.pic = if outlook.pic_requests {
             PicLine::Asserted
         } else {
             PicLine::Idle
         };
-        self.platform_deadline = deadline.unwrap_or(u64::MAX);
+        self.platform_deadline = outlook.deadline_tsc;
+        if outlook.watcher_is_behind {
+            world.wake_watcher();
+        }
     }
 
-    /// Delivers a message of the platform: to this vCPU, and to others that it addresses. To those it comes as an IPI, so edge-triggered:
-    /// the end of a level-triggered interrupt is seen only where the platform was polled.
+    /// Delivers a message of the platform: to this vCPU, and to others that it addresses. Whoever ends a
+    /// level-triggered one tells the I/O APIC, wherever the platform was polled.
     fn route<W: World>(&mut self, world: &mut W, message: message::Message) {
         let own = self.lapic.is_addressed(message.destination, u32::MAX);
         if own {
@@ -292,7 +320,7 @@ impl Vcpu {
         let alone = message.mode == message::MessageMode::LowestPriority
             || message.destination == Destination::Physical(self.lapic.id());
         if let (false, Some(ipi)) = (own && alone, message.as_ipi()) {
-            world.send_ipi(ipi);
+            world.send_ipi(ipi, message.trigger);
         }
     }
 

@@ -1,8 +1,20 @@
 //! Messages from other CPUs to a vCPU: posted without a lock, collected by whoever runs it.
 //!
 //! Interrupts are bits, so posting one twice before it is collected is posting it once, as in an
-//! IRR; nothing can overflow. A poster writes the bits, then raises `mail`; the collector lowers
-//! `mail`, then takes the bits: a message posted between the two raises `mail` again.
+//! IRR; nothing can overflow.
+//!
+//! # Why nothing is lost
+//!
+//! A poster writes the bits, then raises `mail`; the collector lowers `mail`, then takes the bits. Both
+//! change `mail` by a read-modify-write, so its changes form one chain: a lowering that comes after a
+//! raising reads from it, directly or through raisings by others (a release sequence goes on through
+//! read-modify-writes), and so sees its bits, which it takes then. A raising that comes after the lowering
+//! leaves `mail` up, and the next look collects. (With a plain store of `false` the collector could
+//! overwrite a raising that it has not read from.)
+//!
+//! That the vCPU looks is the poster's second duty, in this order: post, then wake it in the scheduler,
+//! then kick the CPU it runs on. The run loop's side is described there (`host::run`): it looks after
+//! every exit and, under the scheduler's lock, before it sleeps.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -58,11 +70,11 @@ impl Inbox {
         !self.mail.load(Ordering::Acquire)
     }
 
-    /// Posts an IPI that is addressed to this vCPU.
-    pub fn post_ipi(&self, ipi: Ipi) {
+    /// Posts an IPI, or a device's interrupt in the form of one, that is addressed to this vCPU.
+    pub fn post_ipi(&self, ipi: Ipi, trigger: Trigger) {
         match ipi.mode {
             IpiMode::Fixed | IpiMode::LowestPriority => {
-                self.post(Message::Interrupt(ipi.vector, Trigger::Edge))
+                self.post(Message::Interrupt(ipi.vector, trigger))
             }
             IpiMode::Smi => self.post(Message::Smi),
             IpiMode::Nmi => self.post(Message::Nmi),
@@ -95,7 +107,7 @@ impl Inbox {
                     });
             }
         }
-        self.mail.store(true, Ordering::Release);
+        self.mail.swap(true, Ordering::AcqRel);
     }
 
     fn flag(&self, bit: u32) {
@@ -105,7 +117,7 @@ impl Inbox {
     /// Takes everything, in an order in which it could have been sent: INIT before a start-up IPI
     /// before interrupts.
     pub fn collect(&self, mut take: impl FnMut(Message)) {
-        self.mail.store(false, Ordering::SeqCst);
+        self.mail.swap(false, Ordering::AcqRel);
         let flags = self.flags.swap(0, Ordering::AcqRel);
         for (bit, message) in [
             (PLATFORM, Message::PlatformChanged),

@@ -24,7 +24,7 @@ pub use inbox::{Inbox, Message};
 
 use crate::code::{self, Opcode};
 use crate::cpuid::{Policy, Viewer};
-use crate::devices::lapic::{Address, Ipi, Lapic};
+use crate::devices::lapic::{Address, Ipi, Lapic, Trigger};
 use crate::devices::ports::Platform;
 use crate::exit::{Exit, Length};
 use crate::hardware::{Control, Event, Gpr, SegmentName, SwitchedMsr, VcpuHardware, vector};
@@ -66,8 +66,12 @@ pub trait World: GuestMemory {
     /// Makes a hypercall.
     fn hypercall(&mut self, access: Access, number: u64, arguments: [u64; MAX_ARGUMENTS])
     -> Answer;
-    /// Sends an IPI to the domain's other vCPUs.
-    fn send_ipi(&mut self, ipi: Ipi);
+    /// Sends a message to those of the domain's other vCPUs that it addresses. IPIs are edges; a
+    /// device's interrupt may be a level.
+    fn send_ipi(&mut self, ipi: Ipi, trigger: Trigger);
+    /// The vCPU that watches the platform, the bootstrap one, is to look at it again: posts
+    /// [`Message::PlatformChanged`] to it.
+    fn wake_watcher(&mut self);
     /// This vCPU's APIC is addressed by other messages than before.
     fn apic_moved(&mut self, address: Address);
     /// XCR0 as loaded now.
@@ -119,8 +123,10 @@ pub struct Vcpu {
     pic: PicLine,
     /// Platform time at which the PIC may request something by itself, all ones for never.
     platform_deadline: u64,
-    /// See `timer_deadline`.
-    deadline_host_tsc: u64,
+    /// Host TSC at which the local APIC's timer is due, all ones for never.
+    apic_due_host_tsc: u64,
+    /// Host TSC of `platform_deadline`.
+    platform_due_host_tsc: u64,
     mtrr: msr::Mtrrs,
 }
 
@@ -144,7 +150,8 @@ impl Vcpu {
             running,
             pic: PicLine::Unknown,
             platform_deadline: u64::MAX,
-            deadline_host_tsc: u64::MAX,
+            apic_due_host_tsc: u64::MAX,
+            platform_due_host_tsc: u64::MAX,
             mtrr: msr::Mtrrs::default(),
         }
     }

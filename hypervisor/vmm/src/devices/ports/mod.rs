@@ -15,7 +15,7 @@ mod tests;
 mod wiring;
 
 pub use saved::PlatformState;
-pub use wiring::{INTX_FIRST_PIN, INTX_IRQS, MESSAGES_MAX, Messages};
+pub use wiring::{INTX_FIRST_PIN, INTX_IRQS, MESSAGES_MAX, Messages, Outlook};
 
 use super::TscRate;
 use super::acpi_pm::{self, AcpiPm, PmEffect};
@@ -134,6 +134,8 @@ pub struct Platform {
     pub pci: Pci,
     /// Guest TSC at which the timers want to be looked at, `u64::MAX` for never. Follows from them.
     timers_due_tsc: u64,
+    /// The deadline that the watching vCPU knows of or has been told to ask for, `u64::MAX` for none.
+    watched_tsc: u64,
     unclaimed: Unclaimed,
 }
 
@@ -153,6 +155,7 @@ impl Platform {
             serial: Uart::new(rate),
             pci: Pci::new(),
             timers_due_tsc: u64::MAX,
+            watched_tsc: u64::MAX,
             unclaimed: Unclaimed::default(),
         };
         platform.power_up();
@@ -171,6 +174,7 @@ impl Platform {
         self.serial.reset();
         self.pci.reset();
         self.timers_due_tsc = u64::MAX;
+        self.watched_tsc = u64::MAX;
         let level_triggered = INTX_IRQS
             .into_iter()
             .fold(1 << 1, |mask, irq| mask | 1 << (irq - 8));

@@ -50,6 +50,8 @@ impl Platform {
             serial,
             pci,
             timers_due_tsc: _,
+            // Whoever restores has vCPUs that look at everything anew.
+            watched_tsc: _,
             unclaimed: _,
         } = self;
         PlatformState {
@@ -90,6 +92,7 @@ impl Platform {
             serial: Uart::restore(serial, rate)?,
             pci: Pci::restore(pci)?,
             timers_due_tsc: u64::MAX,
+            watched_tsc: u64::MAX,
             unclaimed: Unclaimed::default(),
         };
         platform.note_deadlines();

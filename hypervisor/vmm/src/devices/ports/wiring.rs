@@ -23,7 +23,34 @@ pub const INTX_IRQS: [u8; INTX_LINES] = [10, 11, 10, 11];
 /// I/O APIC pin of the interval timer.
 const TIMER_PIN: u8 = 2;
 
+/// What there is to expect of the platform after a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// The PIC requests an interrupt.
+    pub pic_requests: bool,
+    /// Guest TSC at which [`Platform::poll`] will have something to do, `u64::MAX` for never.
+    pub deadline_tsc: u64,
+    /// The vCPU that watches the platform has to look: the PIC, which is wired to it, requests something, or the deadline is
+    /// earlier than it knows.
+    pub watcher_is_behind: bool,
+}
+
 impl Platform {
+    /// What there is to expect, for who has just polled. `watches`: it is the vCPU that watches, which keeps the deadline.
+    pub fn outlook(&mut self, now_tsc: u64, watches: bool) -> Outlook {
+        let pic_requests = self.pic.pending();
+        let deadline_tsc = self.next_deadline(now_tsc).unwrap_or(u64::MAX);
+        let watcher_is_behind = !watches && (pic_requests || deadline_tsc < self.watched_tsc);
+        if watches || watcher_is_behind {
+            self.watched_tsc = deadline_tsc;
+        }
+        Outlook {
+            pic_requests,
+            deadline_tsc,
+            watcher_is_behind,
+        }
+    }
+
     /// Drives an ISA interrupt line, into both kinds of controller. [`Platform::poll`] is due afterwards.
     pub fn set_irq(&mut self, irq: Irq, raised: bool) {
         if raised {

@@ -102,7 +102,7 @@ fn hlt_with_interrupts_disabled_ends_with_an_nmi_only() {
     assert_eq!(machine.exit(Exit::Hlt(bytes(1))), Next::Wait);
     assert!(!machine.wait_until(100_000));
     assert_eq!(
-        machine.vcpu.timer_deadline(),
+        machine.vcpu.sleep_deadline(),
         u64::MAX,
         "nothing to wake for"
     );
@@ -280,7 +280,10 @@ fn messages_to_oneself_arrive_and_others_get_theirs() {
         assert_eq!(machine.enter(), expected, "{icr:#x}");
         assert_eq!(
             machine.world.ipis,
-            others.into_iter().collect::<alloc::vec::Vec<_>>(),
+            others
+                .into_iter()
+                .map(|ipi| (ipi, Trigger::Edge))
+                .collect::<alloc::vec::Vec<_>>(),
             "{icr:#x}"
         );
     }

@@ -8,6 +8,7 @@ mod interrupts;
 mod mmio;
 mod msr;
 mod port;
+mod smp;
 mod step;
 
 use core::num::NonZeroU8;
