@@ -53,4 +53,9 @@ pub trait FramePort {
     fn send(&self, frame: Frame) -> bool;
     /// The next frame that has come, in order.
     fn poll_receive(&self, context: &mut Context<'_>) -> Poll<Frame>;
+    /// Ready when the next frame should be sent. Who waits for it loses no frames to its rate limit
+    /// or to a slow card; who sends regardless may.
+    fn poll_ready(&self, _context: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }

@@ -1,0 +1,5 @@
+//! Tests of the parts together.
+
+mod bench;
+mod bridge;
+mod offload;
