@@ -12,6 +12,8 @@ use core::cell::{Cell, RefCell};
 pub struct Arena {
     bytes: RefCell<Vec<u8>>,
     next: Cell<u64>,
+    /// Allocations not released; at none of them all memory is free again.
+    live: Cell<usize>,
 }
 
 impl Arena {
@@ -23,6 +25,7 @@ impl Arena {
         Rc::new(Arena {
             bytes: RefCell::new(vec![0; bytes]),
             next: Cell::new(Self::BASE),
+            live: Cell::new(0),
         })
     }
 
@@ -76,6 +79,7 @@ impl Memory for Arena {
             return None;
         }
         self.next.set(end);
+        self.live.set(self.live.get() + 1);
         self.range(address, bytes);
         self.write(address, &vec![0; bytes]);
         Some(address)
@@ -83,6 +87,15 @@ impl Memory for Arena {
 
     fn release(&self, address: u64, bytes: usize) {
         self.range(address, bytes);
+        let live = self
+            .live
+            .get()
+            .checked_sub(1)
+            .expect("nothing is allocated");
+        self.live.set(live);
+        if live == 0 {
+            self.next.set(Self::BASE);
+        }
     }
 }
 
