@@ -1,4 +1,4 @@
-//! `./x build`: the three bare-metal images.
+//! `./x build`: the three bare-metal images, and the program for Linux guests.
 //!
 //! Each in its own cargo call: one graph with two of them would unify their features.
 
@@ -7,6 +7,11 @@ use anyhow::{Context, Result};
 use godwit_harness::Artefact;
 use std::process::Command;
 use std::time::Instant;
+
+/// The target of the guest program. Debian has no musl target for this rustc, so it is glibc, static.
+const LINUX: &str = "x86_64-unknown-linux-gnu";
+/// No shared library: the ramdisk holds none.
+const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 /// No options.
 #[derive(clap::Args)]
@@ -29,25 +34,33 @@ fn build_one(artefact: Artefact) -> Result<()> {
     let started = Instant::now();
     let package = artefact.package();
     shell::say(&format!("building {package}"));
-    shell::run(&mut shell::cargo([
+    let target = match artefact {
+        Artefact::Hypervisor | Artefact::Dom0 | Artefact::Micro => BARE_METAL,
+        Artefact::Guest => LINUX,
+    };
+    let mut command = shell::cargo([
         "build",
         "--quiet",
         "--profile",
         "image",
         "--target",
-        BARE_METAL,
+        target,
         "--package",
         package,
-    ])?)?;
+    ])?;
+    if artefact == Artefact::Guest {
+        command.env("CARGO_ENCODED_RUSTFLAGS", STATIC);
+    }
+    shell::run(&mut command)?;
     let built = shell::target_dir()?
-        .join(BARE_METAL)
+        .join(target)
         .join("image")
         .join(package);
     let out = artefact.path()?;
     let what_goes = match artefact {
         // Its epitaphs name functions: the symbol table stays.
         Artefact::Hypervisor => "--strip-debug",
-        Artefact::Dom0 | Artefact::Micro => "--strip-all",
+        Artefact::Dom0 | Artefact::Micro | Artefact::Guest => "--strip-all",
     };
     shell::run(Command::new("objcopy").arg(what_goes).args([&built, &out]))
         .context("objcopy is in the package binutils")?;

@@ -77,7 +77,7 @@ pub(crate) fn steps() -> Result<Outcome> {
 
 /// Packages that run on the build machine.
 pub(crate) fn host_packages() -> Result<Vec<String>> {
-    let bare_metal = Artefact::ALL.map(Artefact::package);
+    let bare_metal = Artefact::BARE_METAL.map(Artefact::package);
     let mut packages = shell::packages()?;
     packages.retain(|package| !bare_metal.contains(&package.as_str()));
     Ok(packages)
@@ -105,7 +105,7 @@ fn lints_host() -> Result<()> {
 }
 
 fn lints_bare_metal() -> Result<()> {
-    for package in Artefact::ALL.map(Artefact::package) {
+    for package in Artefact::BARE_METAL.map(Artefact::package) {
         shell::run(&mut cargo([
             "clippy",
             "--quiet",
@@ -127,7 +127,7 @@ fn documentation() -> Result<()> {
         shell::run(command.args(arguments).env("RUSTDOCFLAGS", "-D warnings"))
     };
     doc(&select(&host_packages()?))?;
-    for package in Artefact::ALL.map(Artefact::package) {
+    for package in Artefact::BARE_METAL.map(Artefact::package) {
         doc(&["--target", BARE_METAL, "--package", package])?;
     }
     Ok(())

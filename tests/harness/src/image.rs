@@ -32,6 +32,8 @@ pub struct Image {
     hypervisor_options: String,
     dom0_options: String,
     dom0_file: Option<PathBuf>,
+    /// Name and file of further modules.
+    modules: Vec<(String, PathBuf)>,
     menu: Menu,
     /// GRUB commands instead of booting anything.
     script: Option<String>,
@@ -59,6 +61,7 @@ impl Image {
             hypervisor_options: String::new(),
             dom0_options: String::new(),
             dom0_file: Some(Artefact::Dom0.path()?),
+            modules: Vec::new(),
             menu: Menu::Hidden,
             script: None,
         })
@@ -93,6 +96,12 @@ impl Image {
     /// Puts another file in dom0's place; `None` leaves the module out. For refusal tests.
     pub fn dom0_file(mut self, file: Option<&Path>) -> Image {
         self.dom0_file = file.map(Path::to_owned);
+        self
+    }
+
+    /// One more boot module: a guest's kernel or ramdisk, `module:<name>` in its configuration.
+    pub fn module(mut self, name: &str, file: &Path) -> Image {
+        self.modules.push((name.to_owned(), file.to_owned()));
         self
     }
 
@@ -137,6 +146,9 @@ impl Image {
             );
             copy(file, &boot.join(Artefact::Dom0.file_name()))?;
         }
+        for (name, file) in &self.modules {
+            copy(file, &boot.join(name))?;
+        }
         Ok(())
     }
 
@@ -166,9 +178,14 @@ impl Image {
             None => String::new(),
             Some(_) => format!("\n    module2 /boot/dom0.elf {}", self.dom0_command_line()),
         };
+        let more: String = self
+            .modules
+            .iter()
+            .map(|(name, _)| format!("    module2 /boot/{name} {name}\n"))
+            .collect();
         format!(
             "menuentry \"Godwit, host {}\" {{\n    {hypervisor}{dom0}\n    \
-             module2 /boot/micro.elf micro\n}}\n",
+             module2 /boot/micro.elf micro\n{more}}}\n",
             self.name
         )
     }
@@ -231,12 +248,14 @@ mod tests {
             .unwrap()
             .address("10.77.0.1/24")
             .hypervisor_options("loglvl=debug")
-            .dom0_options("gw=10.77.0.254");
+            .dom0_options("gw=10.77.0.254")
+            .module("linux", Path::new("vmlinuz"));
         let config = image.grub_config();
         for line in [
             "    multiboot2 /boot/godwit.elf loglvl=debug\n",
             "    module2 /boot/dom0.elf dom0 name=host-a ip=10.77.0.1/24 gw=10.77.0.254\n",
             "    module2 /boot/micro.elf micro\n",
+            "    module2 /boot/linux linux\n",
             "set timeout=0\n",
         ] {
             assert!(config.contains(line), "{line:?} not in:\n{config}");

@@ -18,7 +18,7 @@ pub fn root() -> Result<PathBuf> {
         })
 }
 
-/// A bare-metal image that `./x build` leaves in `out/`.
+/// A program that `./x build` leaves in `out/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Artefact {
     /// The hypervisor, with its symbol table.
@@ -27,11 +27,20 @@ pub enum Artefact {
     Dom0,
     /// The micro-VM guest image, stripped.
     Micro,
+    /// The program in Linux guests' ramdisks, static and stripped.
+    Guest,
 }
 
 impl Artefact {
     /// All of them, in build order.
-    pub const ALL: [Artefact; 3] = [Artefact::Hypervisor, Artefact::Dom0, Artefact::Micro];
+    pub const ALL: [Artefact; 4] = [
+        Artefact::Hypervisor,
+        Artefact::Dom0,
+        Artefact::Micro,
+        Artefact::Guest,
+    ];
+    /// Those without an operating system under them.
+    pub const BARE_METAL: [Artefact; 3] = [Artefact::Hypervisor, Artefact::Dom0, Artefact::Micro];
 
     /// File name in `out/` and in `/boot` of the image.
     pub fn file_name(self) -> &'static str {
@@ -39,6 +48,7 @@ impl Artefact {
             Artefact::Hypervisor => "godwit.elf",
             Artefact::Dom0 => "dom0.elf",
             Artefact::Micro => "micro.elf",
+            Artefact::Guest => "guest.elf",
         }
     }
 
@@ -48,6 +58,7 @@ impl Artefact {
             Artefact::Hypervisor => "godwit-hypervisor",
             Artefact::Dom0 => "godwit-dom0",
             Artefact::Micro => "godwit-micro",
+            Artefact::Guest => "godwit-guest",
         }
     }
 

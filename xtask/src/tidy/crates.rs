@@ -55,6 +55,7 @@ const RULES: &[Rule] = &[
         ],
     ),
     bare("godwit-micro", &["godwit-abi"]),
+    host("godwit-guest", &[]),
     host("godwit-harness", &[]),
     host("godwit-boot-tests", &["godwit-harness", "godwit-abi"]),
     host("xtask", &["godwit-harness", "godwit-abi"]),

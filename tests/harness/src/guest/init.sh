@@ -1,0 +1,48 @@
+#!/bin/busybox sh
+# Process 1 of a test guest. What it prints is read by programs: see ../guest.rs.
+#
+# On the kernel's command line, words of this form, with commas for blanks:
+#   godwit.run=COMMAND,ARGUMENT,...   run by the shell, in turn; `guest` is the guest program
+#   godwit.end=poweroff|reboot|halt   what then; without it, a shell on the console
+# `godwit.nomodules` leaves the drivers out.
+
+/bin/busybox mount -t proc proc /proc
+read -r uptime idle </proc/uptime
+echo "GUEST uptime=$uptime"
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /tmp
+export PATH=/bin:/usr/bin:/sbin:/usr/sbin HOME=/tmp PS1='guest# ' TERM=vt100
+echo "GUEST cpus=$(nproc)"
+
+end=shell
+read -r words </proc/cmdline
+case " $words " in
+*" godwit.nomodules "*) ;;
+*)
+    for module in /modules/*; do
+        insmod "$module" || echo "GUEST FAILED insmod $module"
+    done
+    ;;
+esac
+ip link set lo up
+echo "GUEST ready"
+
+for word in $words; do
+    case "$word" in
+    godwit.run=*)
+        command=$(echo "${word#godwit.run=}" | tr , ' ')
+        echo "GUEST run $command"
+        eval "$command"
+        echo "GUEST ran status=$?"
+        ;;
+    godwit.end=*) end=${word#godwit.end=} ;;
+    esac
+done
+echo "GUEST end $end"
+case "$end" in
+poweroff | reboot | halt) "$end" -f ;;
+esac
+while true; do
+    setsid cttyhack sh
+done
