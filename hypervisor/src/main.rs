@@ -22,7 +22,7 @@ mod vmx;
 
 use backend::Backend;
 use boot::info::BootInfo;
-use platform::{acpi, apic, clock, ioapic, pci};
+use platform::{acpi, apic, clock, ioapic, pci, wall};
 
 /// First Rust code, on the boot stack and the first page tables.
 #[unsafe(no_mangle)]
@@ -47,6 +47,7 @@ extern "C" fn start(magic: u32, information: u32, tsc: u64) -> ! {
     apic::calibrate();
     let tables = acpi::read(info.rsdp);
     ioapic::init(&tables);
+    wall::init(tables.century);
     pci::init(&tables.ecams);
     match virtualization() {
         Vendor::Intel => run::<vmx::Vmx>(info, options, tables),

@@ -78,6 +78,15 @@ impl<B: Hosted> Caller<'_, B> {
             .find(id)
             .ok_or(Status::NoDomain.into())
     }
+
+    /// A domain other than dom0, which has no emulated devices worth the name.
+    pub(super) fn find_guest(&self, id: DomainId) -> Result<alloc::sync::Arc<Domain<B>>, Refusal> {
+        let domain = self.find(id)?;
+        if domain.is_control() {
+            return Err(Status::BadArgument.into());
+        }
+        Ok(domain)
+    }
 }
 
 /// Copies between two domains' memories through a small buffer of our own.

@@ -15,7 +15,7 @@ use super::caller::{COPY_MAX, Caller, PIECE, copy};
 use super::config_space::{config_access, owned_by_hypervisor};
 use super::errand::Errand;
 use super::events::{PORTS_MAX, Source};
-use crate::platform::{clock, pci};
+use crate::platform::{clock, pci, wall};
 use crate::{console, cpu};
 
 /// Most pages of one `memory_populate`: 16 MiB, some milliseconds of zeroing.
@@ -345,24 +345,62 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         }
     }
 
-    fn guest_input(&mut self, _: DomainId, _: u64, _: u64) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+    fn guest_input(&mut self, domain: DomainId, address: u64, length: u64) -> Result<u64, Refusal> {
+        let domain = self.find_guest(domain)?;
+        let bytes = self.check(address, length, Wanted::Read)?;
+        let mut piece = [0; PIECE];
+        let mut done = 0;
+        while done < bytes {
+            let piece = &mut piece[..PIECE.min(bytes - done)];
+            if !self.domain.memory.read(address + done as u64, piece) {
+                return Err(Status::BadAddress.into());
+            }
+            let taken = self.host.touch_platform(&domain, |platform, now_tsc| {
+                platform.serial_input(piece, now_tsc)
+            });
+            done += taken;
+            if taken < piece.len() {
+                break;
+            }
+        }
+        Ok(done as u64)
     }
-    fn power_button(&mut self, _: DomainId) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn power_button(&mut self, domain: DomainId) -> Result<(), Refusal> {
+        let domain = self.find_guest(domain)?;
+        self.host.touch_platform(&domain, |platform, now_tsc| {
+            platform.press_power_button(now_tsc)
+        });
+        Ok(())
     }
-    fn domain_clock_set(&mut self, _: DomainId, _: u64) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn domain_clock_set(&mut self, domain: DomainId, unix_ns: u64) -> Result<(), Refusal> {
+        let domain = self.find_guest(domain)?;
+        self.host.touch_platform(&domain, |platform, now_tsc| {
+            platform.set_clock(unix_ns, now_tsc)
+        });
+        Ok(())
     }
-    fn vcpu_affinity_set(&mut self, _: DomainId, _: VcpuIndex, _: u64) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn vcpu_affinity_set(
+        &mut self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        cpus: u64,
+    ) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        Ok(self.host.set_affinity(&domain, vcpu, cpus)?)
     }
+
     fn wall_clock(&mut self) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+        wall::now_ns().ok_or(Status::NotSupported.into())
     }
-    fn domain_reset(&mut self, _: DomainId) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn domain_reset(&mut self, domain: DomainId) -> Result<(), Refusal> {
+        let domain = self.find_guest(domain)?;
+        Ok(self.host.reset_domain(&domain)?)
     }
+
     fn platform_state_read(&mut self, _: DomainId, _: u64, _: u64) -> Result<u64, Refusal> {
         Err(Status::NotSupported.into())
     }

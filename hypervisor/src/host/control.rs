@@ -229,7 +229,7 @@ impl<B: Hosted> Host<B> {
 
     /// Waits until no vCPU of a domain that may not run is on a CPU. The CPU was kicked; it leaves
     /// the guest within the time of one exit.
-    fn wait_until_off(&self, domain: &Domain<B>) {
+    pub(super) fn wait_until_off(&self, domain: &Domain<B>) {
         for vcpu in domain.vcpus() {
             while self.scheduler.lock().is_off_cpu(vcpu.key) == Ok(false) {
                 core::hint::spin_loop();
@@ -252,6 +252,8 @@ impl<B: Hosted> Host<B> {
     pub(super) fn unpause_domain(&self, domain: &Domain<B>) -> Result<(), Status> {
         let building = domain.life.lock().stage() == Stage::Building;
         let event = if building {
+            let bytes = domain.memory.pages() * 4096;
+            domain.platform.lock().set_memory_size(bytes);
             Event::Built
         } else {
             Event::Unpause
@@ -285,6 +287,26 @@ impl<B: Hosted> Host<B> {
         self.kick(kicks);
         domain.weight.store(weight, Ordering::Relaxed);
         domain.cap_percent.store(cap_percent, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn set_affinity(
+        &self,
+        domain: &Domain<B>,
+        index: VcpuIndex,
+        cpus: u64,
+    ) -> Result<(), Status> {
+        let vcpu = domain
+            .vcpus()
+            .get(usize::from(index.0))
+            .ok_or(Status::NoVcpu)?;
+        let changed = self
+            .scheduler
+            .lock()
+            .set_affinity(vcpu.key, CpuSet(cpus), clock::now_ns());
+        if let Some(target) = changed.map_err(refused)? {
+            self.kick_one(target);
+        }
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use super::xstate::Xstate;
 use crate::backend::VcpuSetup;
 use crate::cpu::features::cpuid;
 use crate::memory::OutOfMemory;
-use crate::platform::clock;
+use crate::platform::{clock, wall};
 
 /// What dom0 said a domain should be, checked.
 pub(super) struct Shape {
@@ -129,20 +129,25 @@ impl<B: Hosted> Domain<B> {
         shape: Shape,
         largest: godwit_vmm::nested::PageSize,
     ) -> Result<Self, OutOfMemory> {
+        // dom0 shares the host's clock: deadlines of its `wait` are host time.
+        let tsc_offset = match shape.access {
+            Access::Control => 0,
+            Access::Any => clock::tsc().wrapping_neg(),
+        };
+        let mut platform = Platform::new(tsc_rate());
+        if let Some(unix_ns) = wall::now_ns() {
+            platform.set_clock(unix_ns, clock::tsc().wrapping_add(tsc_offset));
+        }
         Ok(Self {
             id,
             memory: DomainMemory::new(id, shape.pages_max, largest)?,
             policy: Policy::new(shape.vcpus.into(), godwit_abi::ABI_VERSION, host_leaf),
-            platform: TicketMutex::new(Platform::new(tsc_rate())),
+            platform: TicketMutex::new(platform),
             life: TicketMutex::new(Life::new()),
             vcpus: Once::new(),
             ending: TicketMutex::new(None),
             refused: AtomicU64::new(0),
-            // dom0 shares the host's clock: deadlines of its `wait` are host time.
-            tsc_offset: match shape.access {
-                Access::Control => 0,
-                Access::Any => clock::tsc().wrapping_neg(),
-            },
+            tsc_offset,
             console_told: AtomicBool::new(false),
             weight: AtomicU32::new(shape.weight),
             cap_percent: AtomicU32::new(shape.cap_percent),
@@ -152,6 +157,13 @@ impl<B: Hosted> Domain<B> {
 
     pub(super) fn is_control(&self) -> bool {
         self.shape.access == Access::Control
+    }
+
+    /// What decides for the vCPU of this number, as after power-up.
+    pub(super) fn new_core(&self, index: VcpuIndex) -> Vcpu {
+        let lapic =
+            Lapic::after_firmware(index.0.into(), index.0 == 0, ApicMode::XApic, tsc_rate());
+        Vcpu::new(lapic, self.shape.access, self.tsc_offset)
     }
 
     /// Platform time at a host TSC.
@@ -214,10 +226,8 @@ impl<B: Hosted> VcpuSlot<B> {
             tag: key.slot() + 1,
         };
         let hardware = B::create(&setup)?;
-        let lapic =
-            Lapic::after_firmware(index.0.into(), index.0 == 0, ApicMode::XApic, tsc_rate());
-        let offset = domain.tsc_offset;
-        let (address, bootstrap) = (lapic.address().pack(), lapic.is_bootstrap());
+        let core = domain.new_core(index);
+        let (address, bootstrap) = (core.lapic.address().pack(), core.lapic.is_bootstrap());
         Ok(Self {
             key,
             index,
@@ -225,7 +235,7 @@ impl<B: Hosted> VcpuSlot<B> {
             apic_address: AtomicU64::new(address),
             state: TicketMutex::new(VcpuState {
                 hardware,
-                core: Vcpu::new(lapic, domain.shape.access, offset),
+                core,
                 xstate: Xstate::new(domain.policy.xcr0_allowed())?,
                 wait_deadline: u64::MAX,
                 halted: !bootstrap,

@@ -19,6 +19,7 @@ mod info;
 mod interrupts;
 mod memory;
 mod platform;
+mod reset;
 mod run;
 mod world;
 mod xstate;

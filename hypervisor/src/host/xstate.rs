@@ -9,6 +9,8 @@ use crate::memory::{OutOfMemory, Page};
 /// Where FCW and MXCSR are in the legacy area, and their values after reset (SDM 1, 10.5.1.2).
 const FCW: (usize, u16) = (0, 0x37f);
 const MXCSR: (usize, u32) = (24, 0x1f80);
+/// Bytes of an area: a page.
+const AREA_BYTES: usize = 4096;
 
 /// The extended state of a vCPU.
 pub(super) struct Xstate {
@@ -50,17 +52,25 @@ fn has_xsave_cached() -> bool {
 
 impl Xstate {
     pub(super) fn new(allowed: u64) -> Result<Self, OutOfMemory> {
-        let area = Page::zeroed()?;
-        // SAFETY: both offsets lie in the page, which is ours.
-        unsafe {
-            area.pointer().add(FCW.0).cast::<u16>().write(FCW.1);
-            area.pointer().add(MXCSR.0).cast::<u32>().write(MXCSR.1);
-        }
-        Ok(Self {
-            area,
+        let mut state = Self {
+            area: Page::zeroed()?,
             allowed,
             xcr0: 1,
-        })
+        };
+        state.reset();
+        Ok(state)
+    }
+
+    /// Back to the state after power-up, while it is not loaded.
+    pub(super) fn reset(&mut self) {
+        let area = self.area.pointer();
+        // SAFETY: the page is ours, nobody else has a pointer into it, and both offsets lie in it.
+        unsafe {
+            area.write_bytes(0, AREA_BYTES);
+            area.add(FCW.0).cast::<u16>().write(FCW.1);
+            area.add(MXCSR.0).cast::<u32>().write(MXCSR.1);
+        }
+        self.xcr0 = 1;
     }
 
     /// Puts the state into the CPU.

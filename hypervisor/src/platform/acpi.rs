@@ -62,6 +62,8 @@ pub(crate) struct Tables {
     pub(crate) overrides: ArrayVec<Override, OVERRIDES_MAX>,
     pub(crate) ecams: ArrayVec<Ecam, 8>,
     pub(crate) power: Power,
+    /// CMOS register of the century, 0 for none.
+    pub(crate) century: u8,
 }
 
 #[derive(Clone)]
@@ -119,7 +121,10 @@ pub(crate) fn read(rsdp: Option<Rsdp>) -> Tables {
         Err(_) => log::debug!("no ACPI MCFG: PCI configuration through ports"),
     }
     match tables.find_table::<Fadt>() {
-        Ok(fadt) => read_fadt(&fadt, &tables, &mut found.power),
+        Ok(fadt) => {
+            found.century = fadt.century;
+            read_fadt(&fadt, &tables, &mut found.power)
+        }
         Err(error) => log::warn!("no ACPI FADT ({error:?}): no power off"),
     }
     found

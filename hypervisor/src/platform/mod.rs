@@ -6,3 +6,4 @@ pub(crate) mod clock;
 pub(crate) mod ioapic;
 pub(crate) mod pci;
 pub(crate) mod power;
+pub(crate) mod wall;

@@ -8,7 +8,7 @@
 //!      |                    |                  |              |
 //!      | destroy            | destroy          | destroy      | destroy
 //!      +--------------------+---------+--------+--------------+
-//!                                     v
+//!                                     v             (stopped, crashed or paused: reset, back to Building)
 //!                                   Dying ---- no references left and resources released ----> Gone
 //! ```
 //!
@@ -85,6 +85,8 @@ pub enum Event {
     Resume,
     /// The guest cannot go on.
     Crash,
+    /// dom0 puts it back to where it was built, with no pauses pending.
+    Reset,
     /// dom0 gives it up.
     Destroy,
     /// The hypervisor has given its resources back.
@@ -106,6 +108,8 @@ pub enum LifeError {
     NotRunning,
     /// Only a suspended guest can be resumed.
     NotSuspended,
+    /// It runs: pause it first.
+    Running,
     /// It is dying or gone.
     Dying,
     /// It is alive: destroy it first.
@@ -170,6 +174,14 @@ impl Life {
                 }
                 Stage::Building => return Err(LifeError::StillBuilding),
                 Stage::Alive(_) => return Err(LifeError::NotSuspended),
+                Stage::Dying { .. } | Stage::Gone => return Err(LifeError::Dying),
+            },
+            Event::Reset => match self.stage {
+                Stage::Alive(_) if self.may_run() => return Err(LifeError::Running),
+                Stage::Building | Stage::Alive(_) => Life {
+                    pauses: 0,
+                    ..self.at(Stage::Building)
+                },
                 Stage::Dying { .. } | Stage::Gone => return Err(LifeError::Dying),
             },
             Event::Destroy => match self.stage {

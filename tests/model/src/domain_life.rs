@@ -43,7 +43,7 @@ pub enum Step {
     Leave,
 }
 
-const EVENTS: [Event; 12] = [
+const EVENTS: [Event; 13] = [
     Event::Built,
     Event::Pause,
     Event::Unpause,
@@ -52,6 +52,7 @@ const EVENTS: [Event; 12] = [
     Event::ShutDown(ShutdownReason::Suspend),
     Event::Resume,
     Event::Crash,
+    Event::Reset,
     Event::Destroy,
     Event::Released,
     Event::Acquire,
@@ -66,6 +67,10 @@ impl World {
             Event::Pause => self.pauses += 1,
             Event::Unpause => self.pauses -= 1,
             Event::ShutDown(_) | Event::Crash => self.stopped = true,
+            Event::Reset => {
+                self.stopped = true;
+                self.pauses = 0;
+            }
             Event::Destroy => self.destroyed = true,
             Event::Released => self.released = true,
             Event::Acquire | Event::Drop => {}
@@ -150,6 +155,8 @@ impl Model for DomainLife {
             Event::Drop => world.holders > 0,
             // The guest can only stop itself, or go wrong, while it runs.
             Event::ShutDown(_) | Event::Crash => world.on_processor,
+            // Whoever resets waits until it has left, so that it cannot stop the domain anew.
+            Event::Reset => !world.on_processor,
             Event::Built | Event::Unpause | Event::Resume | Event::Destroy | Event::Released => {
                 true
             }
@@ -206,6 +213,9 @@ impl Model for DomainLife {
                 "a vCPU is still running when its domain is destroyed",
                 |_, world: &World| world.destroyed && world.released && world.on_processor,
             ),
+            Property::sometimes("reset and built again while held", |_, world: &World| {
+                world.life.stage() == Stage::Building && world.holders > 1
+            }),
             Property::sometimes("crashed while paused", |_, world: &World| {
                 world.life.stage() == Stage::Alive(Guest::Crashed) && world.pauses > 1
             }),

@@ -15,7 +15,9 @@ mod tests;
 mod wiring;
 
 pub use saved::PlatformState;
-pub use wiring::{INTX_FIRST_PIN, INTX_IRQS, MESSAGES_MAX, Messages, Outlook};
+pub use wiring::{
+    INTX_FIRST_PIN, INTX_IRQS, LOW_MEMORY_BYTES_MAX, MESSAGES_MAX, Messages, Outlook,
+};
 
 use super::TscRate;
 use super::acpi_pm::{self, AcpiPm, PmEffect};

@@ -20,6 +20,9 @@ pub const INTX_FIRST_PIN: u8 = 16;
 /// PIC inputs of the PCI lines INTA to INTD, as the interrupt-line register of a function is to say.
 pub const INTX_IRQS: [u8; INTX_LINES] = [10, 11, 10, 11];
 
+/// Guest memory ends here at the latest and goes on at 4 GiB; above are PCI functions and the platform's own registers.
+pub const LOW_MEMORY_BYTES_MAX: u64 = 0xC000_0000;
+
 /// I/O APIC pin of the interval timer.
 const TIMER_PIN: u8 = 2;
 
@@ -147,6 +150,18 @@ impl Platform {
         let taken = self.serial.push_input(bytes, now_tsc);
         let _poll_is_due = self.serial_accessed(now_tsc);
         taken
+    }
+
+    /// Sets the clock, in nanoseconds since 1970. [`Platform::poll`] is due afterwards.
+    pub fn set_clock(&mut self, epoch_ns: u64, now_tsc: u64) {
+        self.rtc.set_time(epoch_ns, now_tsc);
+        let _poll_is_due = self.clock_accessed();
+    }
+
+    /// Describes the domain's memory where firmware does: what lies beyond [`LOW_MEMORY_BYTES_MAX`] is above 4 GiB.
+    pub fn set_memory_size(&mut self, bytes: u64) {
+        let low = bytes.min(LOW_MEMORY_BYTES_MAX);
+        self.rtc.set_memory_size(low, bytes - low);
     }
 
     /// Presses the power button: the guest sees it through the system control interrupt. [`Platform::poll`] is due afterwards.

@@ -9,11 +9,13 @@
 
 mod alarm;
 mod calendar;
+mod host;
 mod registers;
 #[cfg(test)]
 mod tests;
 
 pub use calendar::DateTime;
+pub use host::wall_clock_seconds;
 
 use super::{BadState, TscRate};
 use registers::{

@@ -38,12 +38,11 @@ pub(super) const D_VALID: u8 = 1 << 7;
 
 /// PM in 12-hour formats.
 const PM: u8 = 1 << 7;
+/// The registers of the time of day, without the century.
+pub(super) const TIME: [usize; 7] = [SECONDS, MINUTES, HOURS, WEEKDAY, DAY, MONTH, YEAR];
 /// Does this register belong to the time of day?
 pub(super) fn is_time(register: usize) -> bool {
-    matches!(
-        register,
-        SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY
-    )
+    register == CENTURY || TIME.contains(&register)
 }
 
 fn encode(value: u8, binary: bool) -> u8 {
