@@ -3,4 +3,12 @@
 pub mod blocks;
 #[cfg(any(test, feature = "fake"))]
 pub mod cached;
+pub mod copy;
+pub mod error;
 pub mod gpt;
+pub mod info;
+mod names;
+pub mod store;
+#[cfg(test)]
+mod store_tests;
+pub mod volume;
