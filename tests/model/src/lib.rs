@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod domain_life;
+pub mod handover;
 pub mod page_ownership;

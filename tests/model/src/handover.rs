@@ -1,0 +1,587 @@
+//! The handover between two hosts: `migrate::handover` under loss, duplication, reordering and crashes
+//! of either side, with every crash between any two effects of a step. The network is the set of all
+//! messages ever sent: each may come at any time, any number of times, or never.
+
+use godwit_migrate::handover::destination::{self, Committed};
+use godwit_migrate::handover::source::{self, Entry};
+use godwit_migrate::handover::{Attempt, Boot, GuestAction, Reply, Request, Tell};
+use stateright::{Model, Property};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Nothing.
+    Nothing,
+    /// Rule 1: a time-out at the source takes the guest back after the commit.
+    TimeOutTakesBack,
+    /// Rule 2: the source takes a reply for that of its present attempt.
+    RepliesOfAnyAttempt,
+    /// Rule 2: a destination forgets what it has refused.
+    RefusalsForgotten,
+    /// Rule 3: requests for an earlier boot are taken for this one's.
+    RequestsOfAnyBoot,
+    /// The destination runs the guest before its journal says so.
+    RunsBeforeJournal,
+    /// The source commits before its journal says so.
+    CommitsBeforeJournal,
+}
+
+/// Bounds of the world.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    /// Attempts, one after the other.
+    pub attempts: u64,
+    /// Restarts of dom0 or host, both sides together.
+    pub crashes: u8,
+    /// What is broken.
+    pub broken: Broken,
+}
+
+/// An effect that is still to be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Todo<J, M> {
+    Journal(J),
+    Guest(GuestAction),
+    Send(M),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Source {
+    attempt: Attempt,
+    state: Option<source::State>,
+    journal: BTreeMap<Attempt, Entry>,
+    todo: VecDeque<Todo<Entry, Request>>,
+    runs: bool,
+    /// It still has the guest's memory.
+    has_memory: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Destination {
+    boot: Boot,
+    states: BTreeMap<Attempt, destination::State>,
+    journal: BTreeSet<Attempt>,
+    todo: VecDeque<(Attempt, Todo<Committed, Reply>)>,
+    runs: bool,
+    has_run: bool,
+}
+
+/// One state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    source: Source,
+    destination: Destination,
+    requests: BTreeSet<Request>,
+    replies: BTreeSet<Reply>,
+    crashes: u8,
+    host_lost: bool,
+    wrong: Option<&'static str>,
+}
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The source begins its next attempt.
+    Begin,
+    /// Something happens to the source.
+    Source(source::Input),
+    /// Something happens to the destination.
+    Destination(Attempt, destination::Input),
+    /// The source carries out its next effect.
+    SourceEffect,
+    /// The destination carries out its next effect.
+    DestinationEffect,
+    /// dom0 of the source is restarted.
+    SourceDom0Crash,
+    /// The source is restarted.
+    SourceHostCrash,
+    /// dom0 of the destination is restarted.
+    DestinationDom0Crash,
+    /// The destination is restarted.
+    DestinationHostCrash,
+    /// The source starts the guest from its disks, where it may.
+    SourceColdStart,
+    /// The destination does.
+    DestinationColdStart,
+}
+
+impl World {
+    fn check(&mut self) {
+        if self.source.runs && self.destination.runs {
+            self.wrong = Some("two copies run");
+        }
+        if self.source.runs && self.destination.has_run {
+            self.wrong = Some("the source ran a stale copy");
+        }
+        let lost = self.source.state == Some(source::State::Lost);
+        if lost && !self.host_lost {
+            self.wrong = Some("lost without a host being lost");
+        }
+    }
+
+    fn source_takes(&mut self, broken: Broken, step: (source::State, source::Effects)) {
+        let (state, effects) = step;
+        let source = &mut self.source;
+        // Standing still comes with `Proving`, and is carried out before the input is given.
+        if matches!(state, source::State::Proving(_)) {
+            source.runs = false;
+        }
+        source.state = Some(state);
+        source.todo.extend(effects.journal.map(Todo::Journal));
+        source.todo.extend(effects.guest.map(Todo::Guest));
+        source.todo.extend(effects.send.map(Todo::Send));
+        if broken == Broken::CommitsBeforeJournal {
+            source.todo.make_contiguous().reverse();
+        }
+    }
+
+    fn source_effect(&mut self) {
+        let source = &mut self.source;
+        match source.todo.pop_front() {
+            None | Some(Todo::Guest(GuestAction::Compare)) => {}
+            Some(Todo::Journal(entry)) => {
+                source.journal.insert(source.attempt, entry);
+            }
+            Some(Todo::Guest(GuestAction::Run)) => {
+                if source.has_memory {
+                    source.runs = true;
+                } else {
+                    self.wrong = Some("the source runs a guest it does not have");
+                }
+            }
+            Some(Todo::Guest(GuestAction::Discard)) => source.has_memory = false,
+            Some(Todo::Guest(GuestAction::AllowStart)) => {}
+            Some(Todo::Send(request)) => {
+                self.requests.insert(request);
+            }
+        }
+    }
+
+    fn destination_takes(&mut self, attempt: Attempt, broken: Broken, input: destination::Input) {
+        let destination = &mut self.destination;
+        let state = destination.states.entry(attempt).or_default();
+        let committed = destination.journal.contains(&attempt);
+        let (next, effects) =
+            destination::step(attempt, destination.boot, committed, *state, input);
+        *state = next;
+        if broken == Broken::RefusalsForgotten && next == destination::State::Refused {
+            *state = destination::State::Unknown;
+        }
+        let mut todo = VecDeque::new();
+        todo.extend(effects.journal.map(Todo::Journal));
+        todo.extend(effects.guest.map(Todo::Guest));
+        if broken == Broken::RunsBeforeJournal {
+            todo.make_contiguous().reverse();
+        }
+        todo.extend(effects.send.map(Todo::Send));
+        destination
+            .todo
+            .extend(todo.into_iter().map(|todo| (attempt, todo)));
+    }
+
+    fn destination_effect(&mut self) {
+        let destination = &mut self.destination;
+        match destination.todo.pop_front() {
+            None => {}
+            Some((attempt, Todo::Journal(Committed))) => {
+                destination.journal.insert(attempt);
+            }
+            Some((_, Todo::Guest(GuestAction::Run))) => {
+                destination.runs = true;
+                destination.has_run = true;
+            }
+            Some((attempt, Todo::Guest(GuestAction::Discard))) => {
+                if destination.journal.contains(&attempt) {
+                    self.wrong = Some("the destination discards its own guest");
+                }
+            }
+            Some((_, Todo::Guest(GuestAction::Compare | GuestAction::AllowStart))) => {}
+            Some((_, Todo::Send(reply))) => {
+                self.replies.insert(reply);
+            }
+        }
+    }
+
+    fn may_start_cold(&self) -> bool {
+        let source = &self.source;
+        let released = match source.state {
+            Some(state) => state == source::State::Released,
+            // No attempt was under way when the host was restarted.
+            None => true,
+        };
+        released && !source.has_memory && !source.runs && source.todo.is_empty()
+    }
+
+    fn is_settled(&self) -> bool {
+        let source = self.source.state.is_none_or(source::State::is_over);
+        let mut states = self.destination.states.values();
+        source
+            && states.all(|state| {
+                !matches!(
+                    state,
+                    destination::State::Receiving | destination::State::Ready
+                )
+            })
+    }
+}
+
+impl Handover {
+    /// Lets everything heal: no more crashes, messages arrive, time-outs fire. `gives_up`: whether
+    /// each side calls off what it may. True: it ends settled, with the guest somewhere.
+    fn heals(&self, world: &World, gives_up: bool) -> bool {
+        const ROUNDS_MAX: usize = 16;
+        let mut world = world.clone();
+        for _ in 0..ROUNDS_MAX {
+            let attempts: Vec<Attempt> = world.destination.states.keys().copied().collect();
+            let mut steps = Vec::new();
+            let state = world.source.state;
+            if state.is_some() {
+                steps.push(Step::Source(source::Input::AskAgain));
+                if gives_up {
+                    steps.push(Step::Source(source::Input::GiveUp));
+                } else {
+                    steps.push(Step::Source(source::Input::Stopped));
+                }
+            }
+            for attempt in attempts {
+                let present =
+                    attempt == world.source.attempt && !state.is_none_or(source::State::is_over);
+                if gives_up || !present {
+                    steps.push(Step::Destination(attempt, destination::Input::GiveUp));
+                } else {
+                    steps.push(Step::Destination(attempt, destination::Input::Proven));
+                }
+            }
+            for step in steps {
+                let (mut sent, mut told) = (world.requests.clone(), world.replies.clone());
+                world.requests.clear();
+                world.replies.clear();
+                self.act(&mut world, step);
+                self.drain(&mut world);
+                sent.append(&mut world.requests);
+                told.append(&mut world.replies);
+                world.requests = sent;
+                world.replies = told;
+            }
+            if world.wrong.is_some() {
+                return false;
+            }
+            if world.is_settled() {
+                let runs = world.source.runs || world.destination.runs;
+                let lost = world.source.state == Some(source::State::Lost);
+                let startable = world.may_start_cold() || !world.destination.journal.is_empty();
+                return runs || lost || world.host_lost && startable;
+            }
+        }
+        false
+    }
+
+    /// Carries out effects and delivers what they send, until there is nothing more.
+    fn drain(&self, world: &mut World) {
+        for _ in 0..64 {
+            while !world.source.todo.is_empty() {
+                world.source_effect();
+            }
+            while !world.destination.todo.is_empty() {
+                world.destination_effect();
+            }
+            if let Some(request) = world.requests.pop_first() {
+                self.act(
+                    world,
+                    Step::Destination(request.attempt, destination::Input::Request(request)),
+                );
+            } else if let Some(reply) = world.replies.pop_first() {
+                self.act(world, Step::Source(source::Input::Reply(reply)));
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn act(&self, world: &mut World, step: Step) {
+        match step {
+            Step::Begin => {
+                world.source.attempt = Attempt(world.source.attempt.0 + 1);
+                let begun = source::begin(world.source.attempt);
+                world.source_takes(self.broken, begun);
+            }
+            Step::Source(input) => self.source_input(world, input),
+            Step::Destination(attempt, input) => {
+                let input = match input {
+                    destination::Input::Request(request)
+                        if self.broken == Broken::RequestsOfAnyBoot =>
+                    {
+                        destination::Input::Request(Request {
+                            boot: request.boot.map(|_| world.destination.boot),
+                            ..request
+                        })
+                    }
+                    input => input,
+                };
+                world.destination_takes(attempt, self.broken, input);
+            }
+            Step::SourceEffect => world.source_effect(),
+            Step::DestinationEffect => world.destination_effect(),
+            Step::SourceDom0Crash => {
+                world.crashes += 1;
+                world.source.todo.clear();
+                self.source_input(world, source::Input::Restarted);
+            }
+            Step::SourceHostCrash => {
+                world.crashes += 1;
+                world.host_lost = true;
+                let source = &mut world.source;
+                source.todo.clear();
+                source.runs = false;
+                source.has_memory = false;
+                let entry = source.journal.get(&source.attempt).copied();
+                source.state = source.state.map(|_| source::after_host_restart(entry));
+            }
+            Step::DestinationDom0Crash => {
+                world.crashes += 1;
+                world.destination.todo.clear();
+                let attempts: Vec<Attempt> = world.destination.states.keys().copied().collect();
+                for attempt in attempts {
+                    world.destination_takes(attempt, self.broken, destination::Input::Restarted);
+                }
+            }
+            Step::DestinationHostCrash => {
+                world.crashes += 1;
+                world.host_lost = true;
+                let destination = &mut world.destination;
+                destination.boot = Boot(destination.boot.0 + 1);
+                destination.todo.clear();
+                destination.states.clear();
+                destination.runs = false;
+            }
+            Step::SourceColdStart => {
+                world.source.runs = true;
+                world.source.has_memory = true;
+                world.source.state = None;
+            }
+            Step::DestinationColdStart => {
+                world.destination.runs = true;
+                world.destination.has_run = true;
+            }
+        }
+        world.check();
+    }
+
+    fn source_input(&self, world: &mut World, input: source::Input) {
+        let Some(state) = world.source.state else {
+            return;
+        };
+        let attempt = world.source.attempt;
+        let input = match input {
+            source::Input::Reply(reply) if self.broken == Broken::RepliesOfAnyAttempt => {
+                source::Input::Reply(Reply { attempt, ..reply })
+            }
+            source::Input::Reply(mut reply) if self.broken == Broken::RequestsOfAnyBoot => {
+                if let source::State::Copying(boot)
+                | source::State::Proving(boot)
+                | source::State::Committing(boot)
+                | source::State::Orphaned(boot) = state
+                {
+                    reply.boot = boot;
+                }
+                source::Input::Reply(reply)
+            }
+            input => input,
+        };
+        let taken_back = self.broken == Broken::TimeOutTakesBack
+            && input == source::Input::GiveUp
+            && matches!(state, source::State::Committing(_));
+        let stepped = if taken_back {
+            let (_, effects) = source::step(attempt, source::State::Offered, source::Input::GiveUp);
+            (source::State::Kept, effects)
+        } else {
+            source::step(attempt, state, input)
+        };
+        world.source_takes(self.broken, stepped);
+    }
+
+    /// Whether a step would change anything: the others only make the same state again.
+    fn changes(&self, world: &World, step: Step) -> bool {
+        let mut next = world.clone();
+        self.act(&mut next, step);
+        next != *world
+    }
+}
+
+impl Model for Handover {
+    type State = World;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World {
+            source: Source {
+                attempt: Attempt(0),
+                state: None,
+                journal: BTreeMap::new(),
+                todo: VecDeque::new(),
+                runs: true,
+                has_memory: true,
+            },
+            destination: Destination {
+                boot: Boot(1),
+                states: BTreeMap::new(),
+                journal: BTreeSet::new(),
+                todo: VecDeque::new(),
+                runs: false,
+                has_run: false,
+            },
+            requests: BTreeSet::new(),
+            replies: BTreeSet::new(),
+            crashes: 0,
+            host_lost: false,
+            wrong: None,
+        }]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Step>) {
+        if world.wrong.is_some() {
+            return;
+        }
+        let mut wanted = Vec::new();
+        // A side that has effects to carry out does that first, or crashes.
+        if !world.source.todo.is_empty() {
+            wanted.push(Step::SourceEffect);
+        } else {
+            let may_begin = match world.source.state {
+                None => world.source.runs,
+                Some(state) => state == source::State::Kept && world.source.runs,
+            };
+            if may_begin && world.source.attempt.0 < self.attempts {
+                wanted.push(Step::Begin);
+            }
+            wanted.extend([
+                Step::Source(source::Input::Stopped),
+                Step::Source(source::Input::AskAgain),
+                Step::Source(source::Input::GiveUp),
+            ]);
+            let replies = world.replies.iter();
+            wanted.extend(replies.map(|reply| Step::Source(source::Input::Reply(*reply))));
+            if world.may_start_cold() {
+                wanted.push(Step::SourceColdStart);
+            }
+        }
+        if !world.destination.todo.is_empty() {
+            wanted.push(Step::DestinationEffect);
+        } else {
+            for attempt in world.destination.states.keys() {
+                wanted.push(Step::Destination(*attempt, destination::Input::Proven));
+                wanted.push(Step::Destination(*attempt, destination::Input::GiveUp));
+            }
+            wanted.extend(world.requests.iter().map(|request| {
+                Step::Destination(request.attempt, destination::Input::Request(*request))
+            }));
+            if !world.destination.journal.is_empty() && !world.destination.runs {
+                wanted.push(Step::DestinationColdStart);
+            }
+        }
+        if world.crashes < self.crashes {
+            wanted.extend([
+                Step::SourceDom0Crash,
+                Step::SourceHostCrash,
+                Step::DestinationDom0Crash,
+                Step::DestinationHostCrash,
+            ]);
+        }
+        actions.extend(wanted.into_iter().filter(|step| self.changes(world, *step)));
+    }
+
+    fn next_state(&self, world: &World, step: Step) -> Option<World> {
+        let mut world = world.clone();
+        self.act(&mut world, step);
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(
+                "one guest runs, and none that is stale",
+                |_, world: &World| world.wrong.is_none(),
+            ),
+            Property::always(
+                "it settles when everybody goes on",
+                |model: &Handover, world| model.heals(world, false),
+            ),
+            Property::always(
+                "it settles when everybody gives up",
+                |model: &Handover, world| model.heals(world, true),
+            ),
+            Property::sometimes("it is moved", |_, world: &World| {
+                world.source.state == Some(source::State::Moved) && world.destination.runs
+            }),
+            Property::sometimes("it is kept", |_, world: &World| {
+                world.source.state == Some(source::State::Kept) && world.source.runs
+            }),
+            Property::sometimes("it is lost with its host", |_, world: &World| {
+                world.source.state == Some(source::State::Lost)
+            }),
+            Property::sometimes("an orphan finds its guest gone", |_, world: &World| {
+                !world.source.has_memory
+                    && world.source.state == Some(source::State::Moved)
+                    && world.host_lost
+            }),
+            Property::sometimes("a refusal comes after the commit", |_, world: &World| {
+                matches!(world.source.state, Some(source::State::Committing(_)))
+                    && world.replies.iter().any(|reply| {
+                        reply.attempt == world.source.attempt && reply.tell == Tell::Refused
+                    })
+            }),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stateright::Checker;
+
+    fn explore(attempts: u64, crashes: u8, broken: Broken) -> impl Checker<Handover> {
+        let model = Handover {
+            attempts,
+            crashes,
+            broken,
+        };
+        model.checker().threads(2).spawn_bfs().join()
+    }
+
+    #[test]
+    fn one_attempt_with_two_crashes() {
+        let checker = explore(1, 2, Broken::Nothing);
+        checker.assert_properties();
+        println!("{} states", checker.unique_state_count());
+    }
+
+    #[test]
+    fn two_attempts_with_a_crash() {
+        let checker = explore(2, 1, Broken::Nothing);
+        for name in [
+            "one guest runs, and none that is stale",
+            "it settles when everybody goes on",
+            "it settles when everybody gives up",
+        ] {
+            checker.assert_no_discovery(name);
+        }
+        println!("{} states", checker.unique_state_count());
+    }
+
+    #[test]
+    fn each_rule_is_needed() {
+        for broken in [
+            Broken::TimeOutTakesBack,
+            Broken::RepliesOfAnyAttempt,
+            Broken::RefusalsForgotten,
+            Broken::RequestsOfAnyBoot,
+            Broken::RunsBeforeJournal,
+            Broken::CommitsBeforeJournal,
+        ] {
+            let checker = explore(2, 1, broken);
+            let found = checker.discovery("one guest runs, and none that is stale");
+            assert!(found.is_some(), "{broken:?} was not found out");
+        }
+    }
+}
