@@ -41,7 +41,8 @@ hypercalls! {
     /// Makes a domain, paused, without memory, from [`crate::DomainConfig`].
     /// Full: no slot is left. BadArgument: the configuration is out of range.
     12 Control DomainCreate = domain_create(address: u64, length: u64) -> DomainId;
-    /// Destroys a domain. Its id is gone at once; its memory is free when nothing maps it.
+    /// Destroys a domain. Its id is gone at once, its memory leaves the caller and is free: the caller
+    /// has stopped its devices' DMA to it before.
     13 Control DomainDestroy = domain_destroy(domain: DomainId) -> ();
     /// Pauses a domain; pauses count. Returns when none of its vCPUs runs.
     14 Control DomainPause = domain_pause(domain: DomainId) -> ();
@@ -108,14 +109,16 @@ hypercalls! {
     /// Sets a vCPU's extended state from a record. As `vcpu_state_set`.
     42 Control XsaveStateSet = xsave_state_set(domain: DomainId, vcpu: VcpuIndex, address: u64, length: u64) -> ();
     /// Maps guest pages into the caller, each at its host-physical address, and writes where they
-    /// are as [`crate::MemoryRun`]s, in order, to `address`. Returns how many runs; a full buffer
-    /// ends the call early, the runs say how far it came. Mapped twice is mapped once.
+    /// are as [`crate::MemoryRun`]s, in order, to `address`. Returns how many runs. A full buffer, or
+    /// 64 MiB, ends the call early: repeat behind the last run until there are none. Mapped twice is
+    /// mapped once.
     43 Control MemoryMap = memory_map(domain: DomainId, page: u64, pages: u64, address: u64, capacity: u64) -> u64;
-    /// Takes guest pages out of the caller. Holes are passed over. Returns the pages looked at,
-    /// repeat for the rest.
+    /// Takes guest pages out of the caller, which has stopped its devices' DMA to them before. Holes
+    /// are passed over. Returns the pages looked at, repeat for the rest.
     44 Control MemoryUnmap = memory_unmap(domain: DomainId, page: u64, pages: u64) -> u64;
-    /// Gives `count` guest pages, u64 numbers at `address`, back to the host; the caller's mapping
-    /// of them ends too. Returns how many were the domain's.
+    /// Gives up to 4096 guest pages, u64 numbers at `address`, back to the host; the caller's mapping
+    /// of them ends too, as in `memory_unmap`. Returns how many were the domain's. A guest that
+    /// touches one afterwards ends; `memory_populate` gives it a new one there.
     45 Control MemoryRelease = memory_release(domain: DomainId, address: u64, count: u64) -> u64;
     /// Gives a domain a PCI function served by the caller, from [`crate::DeviceDefinition`].
     /// Returns its PCI device number. Full: no number is free. BadArgument: it cannot be.

@@ -425,15 +425,28 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     ) -> Result<(), Refusal> {
         Err(Status::NotSupported.into())
     }
-    fn memory_map(&mut self, _: DomainId, _: u64, _: u64, _: u64, _: u64) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+    fn memory_map(
+        &mut self,
+        domain: DomainId,
+        page: u64,
+        pages: u64,
+        address: u64,
+        capacity: u64,
+    ) -> Result<u64, Refusal> {
+        let domain = self.find(domain)?;
+        self.map_guest(&domain, page, pages, address, capacity)
     }
-    fn memory_unmap(&mut self, _: DomainId, _: u64, _: u64) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn memory_unmap(&mut self, domain: DomainId, page: u64, pages: u64) -> Result<u64, Refusal> {
+        let domain = self.find(domain)?;
+        self.unmap_guest(&domain, page, pages)
     }
-    fn memory_release(&mut self, _: DomainId, _: u64, _: u64) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn memory_release(&mut self, domain: DomainId, address: u64, count: u64) -> Result<u64, Refusal> {
+        let domain = self.find(domain)?;
+        self.release_guest(&domain, address, count)
     }
+
     fn device_add(&mut self, _: DomainId, _: u64, _: u64) -> Result<u32, Refusal> {
         Err(Status::NotSupported.into())
     }
@@ -460,10 +473,25 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     fn device_interrupt_clear(&mut self, _: DomainId, _: u32) -> Result<(), Refusal> {
         Err(Status::NotSupported.into())
     }
-    fn blob_write(&mut self, _: DomainId, _: u32, _: u64, _: u64) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+    fn blob_write(
+        &mut self,
+        domain: DomainId,
+        key: u32,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        self.write_blob(&domain.blobs, key, address, length)
     }
-    fn blob_read(&mut self, _: DomainId, _: u32, _: u64, _: u64) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn blob_read(
+        &mut self,
+        domain: DomainId,
+        key: u32,
+        address: u64,
+        length: u64,
+    ) -> Result<u64, Refusal> {
+        let domain = self.find(domain)?;
+        self.read_blob(&domain.blobs, key, address, length)
     }
 }

@@ -221,6 +221,11 @@ impl<B: Hosted> Host<B> {
         debug_assert!(held_before || !domain.life.lock().may_run());
         self.wait_until_off(&domain);
         self.forget(&domain);
+        let unmapped = self.unmap_from_control(&domain);
+        assert!(
+            unmapped.is_ok(),
+            "whole leaves are unmapped without memory: {unmapped:?}"
+        );
         domain.memory.release();
         self.step_life(&domain, Event::Released);
         self.raise(godwit_abi::EventSource::DomainState);

@@ -1,6 +1,9 @@
 //! Building dom0: a bare domain whose guest-physical addresses are host-physical ones, entered in
 //! long mode on page tables made here.
 //!
+//! Its page tables cover all RAM of the machine, writable and not executable, because guests' pages appear
+//! at their host-physical addresses when it maps them; its nested tables decide what is there.
+//!
 //! Its memory, from low to high: image (each segment with its rights), boot strings and modules,
 //! start information, an unmapped page, the stack, the heap, the identity page tables.
 
@@ -29,7 +32,7 @@ use crate::memory::tables::{Identity, map_firmware};
 use crate::memory::with_frames;
 use crate::platform::clock;
 
-/// Set aside for dom0's page tables.
+/// Set aside for dom0's page tables besides those of the machine's RAM.
 const TABLES_BYTES: u64 = 512 << 10;
 /// The heap must be at least this large for dom0 to be of use.
 const HEAP_BYTES_MIN: u64 = 8 << 20;
@@ -127,7 +130,7 @@ pub(crate) fn create<B: Hosted>(
     let memory = allocate(domain.memory.owner(), bytes)?;
     let mut layout = Layout {
         next: memory.start,
-        end: memory.end - TABLES_BYTES,
+        end: memory.end - TABLES_BYTES - Identity::bytes_needed(info.memory_end),
     };
     let mut tables = Identity::new(Range {
         start: layout.end,
@@ -157,6 +160,7 @@ pub(crate) fn create<B: Hosted>(
         .map_identity(memory.start, bytes, Access::ALL, MemoryType::WriteBack)
         .map_err(Dom0Error::Nested)?;
     pass_devices(host, &domain, &mut tables)?;
+    map_other_memory(memory, &mut tables);
     host.control.call_once(|| domain.clone());
     host.domains.write().insert(domain.clone());
     let state = entry_state(tables.root(), base + image.entry, start_address, stack_top);
@@ -307,6 +311,18 @@ fn pass_devices<B: Hosted>(
         }
     }
     Ok(())
+}
+
+/// Maps all RAM but dom0's own, which is mapped as it is used.
+fn map_other_memory(own: Range, tables: &mut Identity) {
+    let data = Flags::PRESENT | Flags::WRITABLE | Flags::NO_EXECUTE;
+    with_frames(|frames| {
+        for (first, last) in frames.regions() {
+            let (start, end) = (first.address().0, last.address().0);
+            tables.map_all(start.min(own.start), end.min(own.start), data);
+            tables.map_all(start.max(own.end), end.max(own.end), data);
+        }
+    });
 }
 
 /// Whether a range has pages of RAM, which only broken firmware gives to a device.

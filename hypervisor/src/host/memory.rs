@@ -3,7 +3,7 @@
 //! Guest memory is never a Rust reference: what is read is copied first and the copy is parsed,
 //! because the guest may change it at any moment.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use godwit_abi::{DomainId, Status};
 use godwit_vmm::frames::{Frame, HostPhysical, ORDER_2M, Owner, Zone};
@@ -17,10 +17,10 @@ use crate::memory::layout::direct_map;
 use crate::memory::{OutOfMemory, RESERVE_BYTES, allocate, free, with_frames};
 
 /// Leaves handled between two looks at anything else, when memory is given back.
-const UNMAP_BUDGET: usize = 512;
+pub(super) const UNMAP_BUDGET: usize = 512;
 
 /// Nested tables live in the direct map; frames come from the frame table.
-struct Tables;
+pub(super) struct Tables;
 
 impl Tables {
     fn entry(table: Frame, index: usize) -> &'static AtomicU64 {
@@ -71,17 +71,19 @@ fn zero(frame: Frame, pages: u64) {
     unsafe { core::ptr::write_bytes(pointer, 0, (pages * 4096) as usize) };
 }
 
-struct Inner<F: Format> {
-    tables: NestedTables<F>,
-    pages: u64,
+pub(super) struct Inner<F: Format> {
+    pub(super) tables: NestedTables<F>,
+    pub(super) pages: u64,
 }
 
 /// The memory of one domain.
 pub(super) struct DomainMemory<F: Format> {
-    inner: TicketMutex<Option<Inner<F>>>,
+    pub(super) inner: TicketMutex<Option<Inner<F>>>,
     root: u64,
     owner: Owner,
     pages_max: u64,
+    /// Whether dom0 may map any of it: cleared when it certainly does not.
+    pub(super) is_shared: AtomicBool,
 }
 
 impl<F: Format> DomainMemory<F> {
@@ -97,6 +99,7 @@ impl<F: Format> DomainMemory<F> {
             inner: TicketMutex::new(Some(Inner { tables, pages: 0 })),
             owner: Owner::Domain(domain),
             pages_max,
+            is_shared: AtomicBool::new(false),
         })
     }
 
@@ -218,7 +221,7 @@ impl<F: Format> DomainMemory<F> {
         }
     }
 
-    /// Gives everything back. The domain runs nowhere and never will again; translations under its
+    /// Gives everything back; dom0 maps none of it any more. The domain runs nowhere and never will again; translations under its
     /// vCPUs' tags die with the vCPUs.
     pub(super) fn release(&self) {
         let Some(mut inner) = self.inner.lock().take() else {

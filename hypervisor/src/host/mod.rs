@@ -2,7 +2,7 @@
 //! decisions of `godwit_vmm`.
 //!
 //! Locks, in the order in which they are taken: the domain list, a vCPU, a domain's life, a
-//! domain's memory or devices, interrupts, events, the scheduler. The serial line and the frame table
+//! domain's memory (a guest's before dom0's) or devices, interrupts, events, the scheduler. The serial line and the frame table
 //! come last. Interrupt handlers take only the last four, and run only where a CPU holds none.
 
 mod caller;
@@ -17,6 +17,7 @@ mod errand;
 mod events;
 mod info;
 mod interrupts;
+mod mapping;
 mod memory;
 mod platform;
 mod reset;

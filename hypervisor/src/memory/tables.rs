@@ -150,7 +150,7 @@ fn map_image(mapper: &mut OffsetPageTable<'_>, early: &mut Early) {
 }
 
 fn map_direct(mapper: &mut OffsetPageTable<'_>, early: &mut Early, start: u64, end: u64) {
-    let gib_pages = core::arch::x86_64::__cpuid(0x8000_0001).edx & 1 << 26 != 0;
+    let gib_pages = has_gib_pages();
     let mut at = start;
     while at < end {
         let left = end - at;
@@ -165,6 +165,10 @@ fn map_direct(mapper: &mut OffsetPageTable<'_>, early: &mut Early, start: u64, e
             at += 4096;
         }
     }
+}
+
+fn has_gib_pages() -> bool {
+    core::arch::x86_64::__cpuid(0x8000_0001).edx & 1 << 26 != 0
 }
 
 /// Maps one page; mapping what is mapped already changes nothing.
@@ -279,15 +283,30 @@ impl Identity {
         self.root
     }
 
+    /// Bytes of tables that [`Identity::map_all`] takes at most for memory up to `memory_end`.
+    pub(crate) fn bytes_needed(memory_end: u64) -> u64 {
+        bytes_needed(memory_end)
+    }
+
+    /// Maps `[start, end)` at equal addresses, in pages as large as fit; what is mapped already stays as it is.
+    pub(crate) fn map_all(&mut self, start: u64, end: u64, flags: Flags) {
+        let gib_pages = has_gib_pages();
+        let mut at = start;
+        while at < end {
+            let gib_end = ((at | (GIB - 1)) + 1).min(end);
+            if gib_pages && gib_end - at == GIB {
+                let mut mapper = self.mapper();
+                map::<Size1GiB>(&mut mapper, &mut self.frames, at, at, flags);
+            } else {
+                self.map(at, gib_end, flags);
+            }
+            at = gib_end;
+        }
+    }
+
     /// Maps `[start, end)` at equal addresses, in 2 MiB pages where they fit.
     pub(crate) fn map(&mut self, start: u64, end: u64, flags: Flags) {
-        // SAFETY: the root and all tables below it are in the direct map, and only `self` uses them.
-        let mut mapper = unsafe {
-            OffsetPageTable::new(
-                &mut *direct_map(self.root).cast::<PageTable>(),
-                VirtAddr::new(DIRECT_BASE),
-            )
-        };
+        let mut mapper = self.mapper();
         let mut at = start;
         while at < end {
             if at.is_multiple_of(MIB2) && end - at >= MIB2 {
@@ -297,6 +316,17 @@ impl Identity {
                 map::<Size4KiB>(&mut mapper, &mut self.frames, at, at, flags);
                 at += 4096;
             }
+        }
+    }
+
+    fn mapper(&self) -> OffsetPageTable<'static> {
+        // SAFETY: the root and all tables below it are in the direct map, and only `self` uses them, one mapper at a
+        // time: each caller drops its own before it returns.
+        unsafe {
+            OffsetPageTable::new(
+                &mut *direct_map(self.root).cast::<PageTable>(),
+                VirtAddr::new(DIRECT_BASE),
+            )
         }
     }
 }

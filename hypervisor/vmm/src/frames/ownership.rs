@@ -123,6 +123,20 @@ impl<T: DerefMut<Target = [FrameInfo]>> Frames<T> {
         Ok(())
     }
 
+    /// As [`Frames::map`] for `count` frames from `start` on: all or none.
+    pub fn map_run(&mut self, start: Frame, count: u64, owner: Owner) -> Result<(), FrameError> {
+        for number in 0..count {
+            if let Err(error) = self.map(start.plus(number), owner) {
+                for undone in 0..number {
+                    let kept = self.unmap(start.plus(undone));
+                    assert_eq!(kept, Ok(Unmapped::Kept), "a mapping just made");
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes one foreign mapping of a frame away, whoever owns it, and frees a dying block with its last one.
     pub fn unmap(&mut self, frame: Frame) -> Result<Unmapped, FrameError> {
         let (head, order) = self.head_of(frame).ok_or(FrameError::NotAllocated)?;

@@ -464,3 +464,20 @@ fn regions_are_limited_and_disjoint() {
     frames.add_region(Frame(2), Frame(3)).unwrap();
     assert_eq!(frames.regions().next(), Some((Frame(0), Frame(5))));
 }
+
+#[test]
+fn a_run_is_mapped_whole_or_not_at_all() {
+    let mut frames = Frames::new(vec![FrameInfo::RESERVED; 64]);
+    frames.add_region(Frame(1), Frame(64)).unwrap();
+    let owner = Owner::Domain(DomainId::new(3, 0));
+    let other = Owner::Domain(DomainId::new(4, 0));
+    frames.allocate_at(Frame(8), Frame(24), owner).unwrap();
+    frames.allocate_at(Frame(24), Frame(25), other).unwrap();
+    frames.map_run(Frame(9), 15, owner).unwrap();
+    assert_eq!(
+        frames.map_run(Frame(16), 9, owner),
+        Err(FrameError::NotOwner(other))
+    );
+    let counts: Vec<u32> = (8..25).map(|frame| frames.mappings(Frame(frame))).collect();
+    assert_eq!(counts, [&[0][..], &[1; 15], &[0]].concat());
+}

@@ -47,6 +47,19 @@ impl Cursor {
         GuestPhysical(self.next)
     }
 
+    /// Where the range ends.
+    pub const fn end(&self) -> GuestPhysical {
+        GuestPhysical(self.end)
+    }
+
+    /// The rest from an address inside the range on, a multiple of 4 KiB.
+    pub fn from(&self, address: GuestPhysical) -> Result<Cursor, NestedError> {
+        match self.end.checked_sub(address.0) {
+            Some(length) => Cursor::over(address, length),
+            None => Err(NestedError::OutOfRange),
+        }
+    }
+
     pub(super) fn advance_to(&mut self, next: u64) {
         self.next = next.min(self.end);
     }

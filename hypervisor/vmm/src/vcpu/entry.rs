@@ -127,7 +127,7 @@ impl Vcpu {
         world: &mut W,
         inbox: &Inbox,
     ) -> Option<Next> {
-        inbox.collect(|message| self.take(world, message));
+        inbox.collect(|message| self.take(hw, world, message));
         self.init_pending.then(|| self.take_init(hw, world))
     }
 
@@ -145,7 +145,7 @@ impl Vcpu {
         self.deliver(world, delivery);
     }
 
-    fn take<W: World>(&mut self, world: &mut W, message: Message) {
+    fn take<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, message: Message) {
         match message {
             Message::Interrupt(vector, trigger) => {
                 let delivery = self.lapic.accept(vector, trigger);
@@ -163,6 +163,7 @@ impl Vcpu {
                 }
             }
             Message::PlatformChanged => self.platform_changed(),
+            Message::FlushTranslations => hw.flush_translations(),
         }
     }
 

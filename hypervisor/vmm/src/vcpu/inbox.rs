@@ -25,6 +25,7 @@ const INIT: u32 = 1 << 1;
 const SMI: u32 = 1 << 2;
 const STARTUP: u32 = 1 << 3;
 const PLATFORM: u32 = 1 << 4;
+const FLUSH: u32 = 1 << 5;
 const PAGE_SHIFT: u32 = 8;
 
 /// What has been collected.
@@ -42,6 +43,8 @@ pub enum Message {
     Startup(u8),
     /// The domain's devices were touched by somebody else.
     PlatformChanged,
+    /// Its domain's nested tables map less than before: drop translations before the next entry.
+    FlushTranslations,
 }
 
 /// The inbox of one vCPU.
@@ -97,6 +100,7 @@ impl Inbox {
             Message::Smi => self.flag(SMI),
             Message::Init => self.flag(INIT),
             Message::PlatformChanged => self.flag(PLATFORM),
+            Message::FlushTranslations => self.flag(FLUSH),
             Message::Startup(page) => {
                 let page = u32::from(page) << PAGE_SHIFT;
                 // The first page counts until it is collected, as for a CPU that has started.
@@ -110,6 +114,12 @@ impl Inbox {
         self.mail.swap(true, Ordering::AcqRel);
     }
 
+    /// Whether [`Message::FlushTranslations`] is still to be collected. Once it is not, the vCPU enters its guest with
+    /// no translation made before it was posted.
+    pub fn flush_pending(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & FLUSH != 0
+    }
+
     fn flag(&self, bit: u32) {
         self.flags.fetch_or(bit, Ordering::AcqRel);
     }
@@ -120,6 +130,7 @@ impl Inbox {
         self.mail.swap(false, Ordering::AcqRel);
         let flags = self.flags.swap(0, Ordering::AcqRel);
         for (bit, message) in [
+            (FLUSH, Message::FlushTranslations),
             (PLATFORM, Message::PlatformChanged),
             (INIT, Message::Init),
             (STARTUP, Message::Startup((flags >> PAGE_SHIFT) as u8)),
