@@ -442,7 +442,12 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         self.unmap_guest(&domain, page, pages)
     }
 
-    fn memory_release(&mut self, domain: DomainId, address: u64, count: u64) -> Result<u64, Refusal> {
+    fn memory_release(
+        &mut self,
+        domain: DomainId,
+        address: u64,
+        count: u64,
+    ) -> Result<u64, Refusal> {
         let domain = self.find(domain)?;
         self.release_guest(&domain, address, count)
     }

@@ -20,6 +20,7 @@ use spin::mutex::TicketMutex;
 use spin::once::Once;
 
 use super::Hosted;
+use super::blobs::Blobs;
 use super::memory::DomainMemory;
 use super::xstate::Xstate;
 use crate::backend::VcpuSetup;
@@ -55,6 +56,8 @@ pub(super) struct Domain<B: Hosted> {
     pub(super) tsc_offset: u64,
     /// dom0 has been told that there is console output, and has not read it yet.
     pub(super) console_told: AtomicBool,
+    /// What dom0 keeps beside it.
+    pub(super) blobs: Blobs,
 }
 
 /// A vCPU of a domain. Whoever runs or inspects it holds `state`.
@@ -149,6 +152,7 @@ impl<B: Hosted> Domain<B> {
             refused: AtomicU64::new(0),
             tsc_offset,
             console_told: AtomicBool::new(false),
+            blobs: Blobs::new(),
             weight: AtomicU32::new(shape.weight),
             cap_percent: AtomicU32::new(shape.cap_percent),
             shape,
@@ -183,6 +187,7 @@ impl<B: Hosted> Domain<B> {
         self.memory.table_pages() * 4096
             + vcpus * (VCPU_PAGES * 4096 + size_of::<VcpuSlot<B>>() as u64)
             + size_of::<Self>() as u64
+            + self.blobs.bytes()
             + 16 * 1024
     }
 

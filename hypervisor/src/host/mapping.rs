@@ -17,9 +17,7 @@ use core::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 use godwit_abi::{MemoryRun, Refusal, Status};
 use godwit_vmm::frames::{Frame, HostPhysical, Owner};
-use godwit_vmm::nested::{
-    Access, Cursor, Format, GuestPhysical, MemoryType, NestedError, Wanted,
-};
+use godwit_vmm::nested::{Access, Cursor, Format, GuestPhysical, MemoryType, NestedError, Wanted};
 use godwit_vmm::sched::VcpuState;
 use godwit_vmm::vcpu::Message;
 use zerocopy::IntoBytes;
@@ -67,8 +65,8 @@ fn next_run<F: Format>(inner: &Inner<F>, cursor: &mut Cursor, pages_max: u64) ->
         };
         let inside = start - mapping.guest.0;
         let frame = HostPhysical(mapping.leaf.address.0 + inside).frame();
-        let pages = ((probe.position().0 - start) / 4096)
-            .min(pages_max - run.map_or(0, |run| run.pages));
+        let pages =
+            ((probe.position().0 - start) / 4096).min(pages_max - run.map_or(0, |run| run.pages));
         match &mut run {
             None => {
                 run = Some(Run {
@@ -109,9 +107,7 @@ fn refused(error: NestedError) -> Status {
 /// Looks at the one leaf or hole at the cursor and passes it. Whether it is a leaf.
 fn pass<F: Format>(inner: &Inner<F>, cursor: &mut Cursor) -> bool {
     let mut is_leaf = false;
-    inner
-        .tables
-        .leaves(&Tables, cursor, 1, |_| is_leaf = true);
+    inner.tables.leaves(&Tables, cursor, 1, |_| is_leaf = true);
     is_leaf
 }
 
@@ -120,7 +116,10 @@ fn uncount(start: Frame, pages: u64) {
     with_frames(|frames| {
         for number in 0..pages {
             let unmapped = frames.unmap(start.plus(number));
-            assert!(unmapped.is_ok(), "a mapping that was not counted: {unmapped:?}");
+            assert!(
+                unmapped.is_ok(),
+                "a mapping that was not counted: {unmapped:?}"
+            );
         }
     });
 }
@@ -157,12 +156,11 @@ impl<F: Format> DomainMemory<F> {
         let inner = guard.as_mut().ok_or(Status::BadState)?;
         let mut cursor = over(start.0, pages)?;
         while !cursor.is_done() {
-            let unmapped =
-                inner
-                    .tables
-                    .unmap(&mut Tables, &mut cursor, UNMAP_BUDGET, |mapping| {
-                        uncount(mapping.leaf.address.frame(), 1 << mapping.size.order());
-                    });
+            let unmapped = inner
+                .tables
+                .unmap(&mut Tables, &mut cursor, UNMAP_BUDGET, |mapping| {
+                    uncount(mapping.leaf.address.frame(), 1 << mapping.size.order());
+                });
             // Whatever is owed is done before its vCPU is in guest mode again.
             let _flush = unmapped.map_err(refused)?;
         }
@@ -213,14 +211,18 @@ impl<F: Format> DomainMemory<F> {
             let Ok(mut cursor) = over(*page, 1) else {
                 continue;
             };
-            let done = inner.tables.unmap(&mut Tables, &mut cursor, UNMAP_BUDGET, |mapping| {
-                frames.push(mapping.leaf.address.frame());
-            });
+            let done = inner
+                .tables
+                .unmap(&mut Tables, &mut cursor, UNMAP_BUDGET, |mapping| {
+                    frames.push(mapping.leaf.address.frame());
+                });
             // A split that used up the budget: once more.
             let done = done.and_then(|_| {
-                inner.tables.unmap(&mut Tables, &mut cursor, UNMAP_BUDGET, |mapping| {
-                    frames.push(mapping.leaf.address.frame());
-                })
+                inner
+                    .tables
+                    .unmap(&mut Tables, &mut cursor, UNMAP_BUDGET, |mapping| {
+                        frames.push(mapping.leaf.address.frame());
+                    })
             });
             match done {
                 Ok(_) => {}
@@ -237,7 +239,10 @@ impl<F: Format> DomainMemory<F> {
         let owner = self.owner();
         for frame in frames {
             let freed = with_frames(|table| table.free(*frame, 0, owner));
-            assert!(freed.is_ok(), "a frame of {owner:?} cannot be freed: {freed:?}");
+            assert!(
+                freed.is_ok(),
+                "a frame of {owner:?} cannot be freed: {freed:?}"
+            );
         }
         if let Some(inner) = self.inner.lock().as_mut() {
             inner.tables.release_retired(&mut Tables);
@@ -310,10 +315,10 @@ impl<B: Hosted> Caller<'_, B> {
             && left > 0
             && let Some(run) = domain.memory.next_run(&mut cursor, left)
         {
-            let mapped = self
-                .domain
-                .memory
-                .map_foreign(run.frame, run.pages, domain.memory.owner());
+            let mapped =
+                self.domain
+                    .memory
+                    .map_foreign(run.frame, run.pages, domain.memory.owner());
             match mapped {
                 Ok(()) => {}
                 Err(_) if runs > 0 => break,
@@ -368,7 +373,11 @@ impl<B: Hosted> Caller<'_, B> {
         let (mut done, mut released) = (0, 0);
         while done < count {
             let piece = &mut pages[..(count - done).min(RELEASE_PIECE as u64) as usize];
-            if !self.domain.memory.read(address + done * 8, piece.as_mut_bytes()) {
+            if !self
+                .domain
+                .memory
+                .read(address + done * 8, piece.as_mut_bytes())
+            {
                 return Err(Status::BadAddress.into());
             }
             done += piece.len() as u64;
