@@ -31,7 +31,7 @@ pub const UPLINK_SHARE_BYTES: usize = 512 << 10;
 /// What is plugged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortOptions {
-    /// The way out of the host: gets what is for unknown stations, and slows down who sends to it.
+    /// The way out of the host: who sends to it is slowed down to its speed.
     pub is_uplink: bool,
     /// What it may send. A port with a fixed hardware address gets nothing for unknown stations.
     pub sources: Sources,
@@ -168,7 +168,7 @@ impl Inner {
             return false;
         };
         let mut verdict = port.options.sources.judge(&frame.bytes);
-        if port.options.sources.mac().is_none()
+        if port.options.sources == Sources::Any
             && headers::source(&frame.bytes).is_some_and(|mac| self.table.is_fixed(mac))
         {
             verdict = Verdict::Spoofed;
@@ -238,7 +238,7 @@ impl Inner {
             return to == from || self.deliver(from, to, frame);
         }
         let wants = |(number, port): (&PortNumber, &Port)| {
-            let is_open = destination.is_group() || port.options.sources.mac().is_none();
+            let is_open = port.options.sources.wants(destination.is_group());
             (*number != from && is_open).then_some(*number)
         };
         let mut all: Vec<_> = self.ports.iter().filter_map(wants).collect();

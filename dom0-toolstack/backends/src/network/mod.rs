@@ -36,13 +36,20 @@ pub mod announce;
 pub mod bridge;
 pub mod bucket;
 pub mod checksum;
+pub mod compose;
+pub mod dhcp;
+pub mod gateway;
 pub mod headers;
 pub mod mac;
+pub mod nat;
+pub mod networks;
 pub mod offload;
 pub mod policy;
 pub mod queue;
+pub mod segment;
 pub mod statistics;
 pub mod table;
+pub mod vif;
 
 /// The time, in microseconds since any moment; never goes back.
 pub trait Clock {

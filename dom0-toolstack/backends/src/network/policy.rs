@@ -15,6 +15,9 @@ pub enum Sources {
     Mac(MacAddress),
     /// One hardware address, and of IP only these addresses; of other protocols only ARP.
     Pinned(MacAddress, Vec<Ipv4Addr>),
+    /// The hardware address of another port of the same owner, who receives there. Nothing is
+    /// delivered here.
+    Alias(MacAddress),
 }
 
 /// Limits of a port.
@@ -50,11 +53,20 @@ pub enum Verdict {
 }
 
 impl Sources {
-    /// The one hardware address, if it is fixed.
+    /// The one hardware address whose station is here, if it is fixed.
     pub fn mac(&self) -> Option<MacAddress> {
         match self {
-            Sources::Any => None,
+            Sources::Any | Sources::Alias(_) => None,
             Sources::Mac(mac) | Sources::Pinned(mac, _) => Some(*mac),
+        }
+    }
+
+    /// Whether a frame for all, or for an unknown station, is delivered.
+    pub fn wants(&self, is_group: bool) -> bool {
+        match self {
+            Sources::Any => true,
+            Sources::Mac(_) | Sources::Pinned(_, _) => is_group,
+            Sources::Alias(_) => false,
         }
     }
 
@@ -66,7 +78,7 @@ impl Sources {
         };
         let is_own = match self {
             Sources::Any => true,
-            Sources::Mac(mac) => source == *mac,
+            Sources::Mac(mac) | Sources::Alias(mac) => source == *mac,
             Sources::Pinned(mac, addresses) => {
                 source == *mac && is_pinned(frame, kind, *mac, addresses)
             }

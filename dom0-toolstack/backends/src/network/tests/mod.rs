@@ -2,4 +2,8 @@
 
 mod bench;
 mod bridge;
+mod dhcp;
+mod nat;
+mod nat_limits;
+mod networks;
 mod offload;
