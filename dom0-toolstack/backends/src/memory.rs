@@ -127,6 +127,8 @@ pub struct GuestMemory {
     /// One bit a page, empty while nobody tracks.
     dirty: RefCell<Vec<u64>>,
     tracking: Cell<bool>,
+    /// First and last page of what devices may be reading or writing now.
+    held: RefCell<Vec<(u64, u64)>>,
 }
 
 impl GuestMemory {
@@ -138,6 +140,7 @@ impl GuestMemory {
             runs: RefCell::new(runs),
             dirty: RefCell::new(Vec::new()),
             tracking: Cell::new(false),
+            held: RefCell::new(Vec::new()),
         }
     }
 
@@ -150,6 +153,44 @@ impl GuestMemory {
     pub fn set_runs(&self, mut runs: Vec<Run>) {
         runs.sort_unstable_by_key(|run| run.page);
         *self.runs.borrow_mut() = runs;
+    }
+
+    /// Where `bytes` from `gpa` on are, if all are memory and in one piece.
+    pub fn contiguous(&self, gpa: u64, bytes: u64) -> Option<u64> {
+        let page = gpa / PAGE_BYTES;
+        let runs = self.runs.borrow();
+        let next = runs.partition_point(|run| run.page <= page);
+        let run = runs.get(next.checked_sub(1)?)?;
+        let offset = gpa - run.page * PAGE_BYTES;
+        let end = offset.checked_add(bytes)?;
+        (offset < run.pages * PAGE_BYTES && end <= run.pages * PAGE_BYTES)
+            .then(|| run.address + offset)
+    }
+
+    /// Notes that a device may access this until [`let_go`](GuestMemory::let_go): the pages must
+    /// not go back to the host meanwhile, see [`is_held`](GuestMemory::is_held).
+    pub fn hold(&self, gpa: u64, bytes: u64) {
+        self.held.borrow_mut().push(Self::pages(gpa, bytes));
+    }
+
+    /// Takes one [`hold`](GuestMemory::hold) of the same range back.
+    pub fn let_go(&self, gpa: u64, bytes: u64) {
+        let pages = Self::pages(gpa, bytes);
+        let mut held = self.held.borrow_mut();
+        let index = held.iter().position(|range| *range == pages);
+        held.swap_remove(index.expect("what is let go was held"));
+    }
+
+    /// Whether a device may be accessing the page now.
+    pub fn is_held(&self, page: u64) -> bool {
+        let held = self.held.borrow();
+        held.iter()
+            .any(|(first, last)| (*first..=*last).contains(&page))
+    }
+
+    fn pages(gpa: u64, bytes: u64) -> (u64, u64) {
+        assert!(bytes > 0, "nothing is held");
+        (gpa / PAGE_BYTES, (gpa + (bytes - 1)) / PAGE_BYTES)
     }
 
     /// Appends where `bytes` from `gpa` on are. On an error nothing is appended.
@@ -190,6 +231,10 @@ impl GuestMemory {
 
     /// Copies out of the guest.
     pub fn read(&self, gpa: u64, out: &mut [u8]) -> Result<(), NotGuestMemory> {
+        if let Some(address) = self.contiguous(gpa, out.len() as u64) {
+            self.memory.read(address, out);
+            return Ok(());
+        }
         let mut spans = Vec::new();
         self.spans(gpa, out.len() as u64, &mut spans)?;
         let mut at = 0;
@@ -203,6 +248,11 @@ impl GuestMemory {
 
     /// Copies into the guest and marks the pages dirty.
     pub fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), NotGuestMemory> {
+        if let Some(address) = self.contiguous(gpa, bytes.len() as u64) {
+            self.memory.write(address, bytes);
+            self.mark_dirty(gpa, bytes.len() as u64);
+            return Ok(());
+        }
         let mut spans = Vec::new();
         self.spans(gpa, bytes.len() as u64, &mut spans)?;
         let mut at = 0;
@@ -283,6 +333,29 @@ mod tests {
             assert!(guest.spans(gpa, bytes, &mut spans).is_err(), "{gpa:#x}");
             assert!(spans.is_empty(), "{gpa:#x}");
         }
+    }
+
+    #[test]
+    fn one_piece_is_found_where_it_is_one() {
+        let guest = guest();
+        let base = Arena::BASE;
+        assert_eq!(guest.contiguous(0x10, 0x10), Some(base + 0x1010));
+        assert_eq!(guest.contiguous(0x3ff0, 0x20), Some(base + 0x4ff0));
+        for (gpa, bytes) in [(0xff0, 0x20), (0x2000, 1), (0x5000, 0), (u64::MAX, 2)] {
+            assert_eq!(guest.contiguous(gpa, bytes), None, "{gpa:#x}");
+        }
+    }
+
+    #[test]
+    fn held_pages_are_held_until_all_let_go() {
+        let guest = guest();
+        guest.hold(0xff0, 0x20);
+        guest.hold(0x1000, 1);
+        assert!(guest.is_held(0) && guest.is_held(1) && !guest.is_held(2));
+        guest.let_go(0xff0, 0x20);
+        assert!(!guest.is_held(0) && guest.is_held(1));
+        guest.let_go(0x1000, 1);
+        assert!(!guest.is_held(1));
     }
 
     #[test]

@@ -36,6 +36,14 @@ kinds! {
     0x0004 PIC "pic";
     /// The ACPI fixed registers and PM timer.
     0x0005 ACPI_PM "acpi-pm";
+    /// A virtio device's common configuration: `VirtioState`.
+    0x0040 VIRTIO "virtio";
+    /// A virtio block device besides: `VirtioBlockState`.
+    0x0041 VIRTIO_BLOCK "virtio-block";
+    /// A virtio network device besides: `VirtioNetState`.
+    0x0042 VIRTIO_NET "virtio-net";
+    /// A virtio balloon besides: `VirtioBalloonState`.
+    0x0043 VIRTIO_BALLOON "virtio-balloon";
     /// For tests only; never in a stream.
     0xffff TEST "test";
 }

@@ -30,6 +30,7 @@ pub mod laws;
 mod schema;
 mod segment;
 mod vcpu;
+mod virtio;
 mod wire;
 mod xsave;
 
@@ -40,8 +41,19 @@ pub use kind::Kind;
 pub use schema::{FieldSchema, Schema, Shape, VersionSchema};
 pub use segment::Segment;
 pub use vcpu::{Activity, EventKind, PendingEvent, Shadow, VcpuState};
+pub use virtio::{
+    VIRTIO_NO_VECTOR, VIRTIO_QUEUES_MAX, VirtioBalloonState, VirtioBlockState, VirtioNetState,
+    VirtioQueueState, VirtioState,
+};
 pub use wire::{DecodeError, EncodeError, Fault, HEADER_BYTES, Header, Reader, Writer};
 pub use xsave::{XSAVE_AREA_BYTES_MAX, XsaveState};
 
 /// Every record, for the documentation and the tests.
-pub const SCHEMAS: &[&Schema] = &[VcpuState::SCHEMA, XsaveState::SCHEMA];
+pub const SCHEMAS: &[&Schema] = &[
+    VcpuState::SCHEMA,
+    XsaveState::SCHEMA,
+    VirtioState::SCHEMA,
+    VirtioBlockState::SCHEMA,
+    VirtioNetState::SCHEMA,
+    VirtioBalloonState::SCHEMA,
+];

@@ -1,0 +1,495 @@
+//! A virtio PCI function: registers, queues and the device behind them.
+
+use super::definition::{
+    self, CONFIG_BYTES_MAX, DOORBELL_STRIDE, DOORBELLS, ISR, MEMORY_BAR, PORT_BAR,
+};
+use super::registers::{Effect, ISR_CONFIG, ISR_QUEUE, NEEDS_RESET, Registers, part};
+use crate::memory::GuestMemory;
+use crate::virtio::queue::{Chain, Queue, QueueError};
+use crate::virtio::{
+    Device, FEATURE_EVENT_INDEX, FEATURE_INDIRECT, FEATURE_VERSION_1, RING_FEATURES, append_record,
+};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::future::poll_fn;
+use core::task::{Poll, Waker};
+use godwit_abi::DeviceDefinition;
+use godwit_records::{DecodeError, HEADER_BYTES, Header, Record, VIRTIO_NO_VECTOR, VirtioState};
+
+/// How a function interrupts its guest.
+pub trait Interrupts {
+    /// Sends an MSI-X vector, or raises INTx for 0xffff (`device_interrupt`).
+    fn raise(&self, vector: u16);
+    /// Lowers INTx (`device_interrupt_clear`).
+    fn lower(&self);
+}
+
+/// What a driver did, so that its device needs a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The queue.
+    pub queue: usize,
+    /// What is wrong with it.
+    pub error: QueueError,
+}
+
+/// Why a saved state is not one of this function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    /// It does not decode.
+    Record(DecodeError),
+    /// It is of another type of device.
+    OtherDevice(u16),
+    /// The driver uses features that are not offered here: these.
+    Features(u64),
+    /// A queue or vector that the function does not have.
+    Queue(usize),
+    /// A queue is where none can be.
+    Setup(Broken),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestoreError::Record(error) => write!(f, "virtio state: {error}"),
+            RestoreError::OtherDevice(id) => write!(f, "the state is of virtio device type {id}"),
+            RestoreError::Features(features) => write!(
+                f,
+                "the guest uses virtio features {features:#x} that are not offered here"
+            ),
+            RestoreError::Queue(queue) => write!(f, "there is no such queue {queue}"),
+            RestoreError::Setup(Broken { queue, error }) => write!(f, "queue {queue}: {error}"),
+        }
+    }
+}
+
+/// A function of a guest. Not `Send`; all methods but [`run`](VirtioFunction::run) and
+/// [`quiesce`](VirtioFunction::quiesce) return at once.
+pub struct VirtioFunction {
+    memory: Rc<GuestMemory>,
+    device: Rc<dyn Device>,
+    interrupts: Rc<dyn Interrupts>,
+    pub(super) registers: RefCell<Registers>,
+    /// Those in use.
+    queues: Vec<RefCell<Option<Queue>>>,
+    /// Who waits for a queue to have something.
+    wakers: Vec<Cell<Option<Waker>>>,
+    /// Who waits for nothing to be in flight.
+    quiescing: Cell<Option<Waker>>,
+    /// No chain is taken.
+    paused: Cell<bool>,
+    /// The driver has asked for a reset, which waits for what is in flight.
+    resetting: Cell<bool>,
+    changed: Cell<bool>,
+    broken: Cell<Option<Broken>>,
+}
+
+impl VirtioFunction {
+    /// A function as after power-on.
+    pub fn new(
+        memory: Rc<GuestMemory>,
+        device: Rc<dyn Device>,
+        interrupts: Rc<dyn Interrupts>,
+    ) -> Rc<VirtioFunction> {
+        let (identity, sizes) = (device.identity(), device.queue_sizes());
+        let offered = device.features() | RING_FEATURES;
+        Rc::new(VirtioFunction {
+            registers: RefCell::new(Registers::new(identity.device_id, offered, sizes)),
+            queues: sizes.iter().map(|_| RefCell::new(None)).collect(),
+            wakers: sizes.iter().map(|_| Cell::new(None)).collect(),
+            memory,
+            device,
+            interrupts,
+            quiescing: Cell::new(None),
+            paused: Cell::new(false),
+            resetting: Cell::new(false),
+            changed: Cell::new(false),
+            broken: Cell::new(None),
+        })
+    }
+
+    /// What the hypervisor is told of it.
+    pub fn definition(&self) -> DeviceDefinition {
+        definition::definition(&*self.device)
+    }
+
+    /// Serves the guest; ends only when it is dropped, and then the function must not be used again.
+    pub async fn run(&self) {
+        self.device.serve(self).await;
+    }
+
+    /// The guest reads `width` bytes (1, 2, 4 or 8) of a BAR. What nothing is behind reads as 0.
+    pub fn read(&self, bar: u8, offset: u64, width: u8) -> u64 {
+        match (bar, offset) {
+            (MEMORY_BAR, ..ISR) => self.registers.borrow().read(offset, width),
+            (MEMORY_BAR, ISR) => self.read_isr(),
+            (MEMORY_BAR, definition::DEVICE..DOORBELLS) => {
+                self.read_config(offset - definition::DEVICE, width)
+            }
+            (PORT_BAR, _) => self.read_config(offset, width),
+            _nothing_there => 0,
+        }
+    }
+
+    /// The guest writes `width` bytes (1, 2, 4 or 8) of a BAR.
+    pub fn write(&self, bar: u8, offset: u64, width: u8, value: u64) {
+        match (bar, offset) {
+            (MEMORY_BAR, ..ISR) => self.write_common(offset, width, value),
+            (MEMORY_BAR, definition::DEVICE..DOORBELLS) => {
+                self.write_config(offset - definition::DEVICE, width, value);
+            }
+            (MEMORY_BAR, DOORBELLS..) => {
+                let queue = (offset - DOORBELLS) / DOORBELL_STRIDE;
+                self.doorbell(1u64.checked_shl(queue as u32).unwrap_or(0));
+            }
+            (PORT_BAR, _) => self.write_config(offset, width, value),
+            _nothing_there => {}
+        }
+    }
+
+    /// The guest has rung doorbells: one bit a queue.
+    pub fn doorbell(&self, bits: u64) {
+        for (queue, waker) in self.wakers.iter().enumerate() {
+            if bits >> queue & 1 != 0
+                && let Some(waker) = waker.take()
+            {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whether what [`save`](VirtioFunction::save) gives is other than when this was asked last.
+    pub fn take_changed(&self) -> bool {
+        self.changed.take()
+    }
+
+    /// What the driver did, while the device needs a reset because of it.
+    pub fn broken(&self) -> Option<Broken> {
+        self.broken.get()
+    }
+
+    /// The features that both sides use; none before they agree.
+    pub fn features(&self) -> u64 {
+        self.registers.borrow().features()
+    }
+
+    /// The guest's memory.
+    pub fn memory(&self) -> &Rc<GuestMemory> {
+        &self.memory
+    }
+
+    /// The device configuration is another one: tells the driver.
+    pub fn config_changed(&self) {
+        let vector = {
+            let mut registers = self.registers.borrow_mut();
+            let generation = &mut registers.state.config_generation;
+            *generation = generation.wrapping_add(1);
+            self.changed.set(true);
+            registers.running().then_some(registers.state.config_vector)
+        };
+        if let Some(vector) = vector {
+            self.interrupt(vector, ISR_CONFIG);
+        }
+        self.wake_all();
+    }
+
+    /// The state as records. Together with guest memory it is all there is, once
+    /// [quiesced](VirtioFunction::quiesce); after a crash it still is, because what was in flight
+    /// is found in the rings.
+    pub fn save(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        append_record(&self.registers.borrow().state, &mut out);
+        self.device.save(&mut out);
+        out
+    }
+
+    /// Takes a saved state. The function is paused then: [`resume`](VirtioFunction::resume) it.
+    /// After an error the function must not be used.
+    pub fn restore(&self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let header = Header::peek(bytes).map_or(HEADER_BYTES as u64, Header::record_bytes);
+        let length = usize::try_from(header).map_or(bytes.len(), |n| n.min(bytes.len()));
+        let (common, own) = bytes.split_at(length);
+        let state = VirtioState::decode(common).map_err(RestoreError::Record)?;
+        self.check(&state)?;
+        self.device.restore(own).map_err(RestoreError::Record)?;
+        self.registers.borrow_mut().state = state;
+        self.paused.set(true);
+        let running = self.registers.borrow().running();
+        for index in 0..self.queues.len() {
+            let queue = if running {
+                self.open(index, true)
+            } else {
+                Ok(None)
+            };
+            let broken = |error| {
+                RestoreError::Setup(Broken {
+                    queue: index,
+                    error,
+                })
+            };
+            *self.queues[index].borrow_mut() = queue.map_err(broken)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, state: &VirtioState) -> Result<(), RestoreError> {
+        let registers = self.registers.borrow();
+        if state.device_id != registers.state.device_id {
+            return Err(RestoreError::OtherDevice(state.device_id));
+        }
+        let strange = state.driver_features & !registers.offered;
+        if strange != 0 {
+            return Err(RestoreError::Features(strange));
+        }
+        match registers.misfit(state) {
+            Some(queue) => Err(RestoreError::Queue(queue)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes no new requests and waits until all that were taken are completed.
+    pub async fn quiesce(&self) {
+        self.paused.set(true);
+        poll_fn(|context| {
+            if self.idle() {
+                return Poll::Ready(());
+            }
+            self.quiescing.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        (0..self.queues.len()).for_each(|queue| self.publish(queue));
+    }
+
+    /// Goes on after [`quiesce`](VirtioFunction::quiesce) or [`restore`](VirtioFunction::restore).
+    /// The driver gets an interrupt of each queue, as one may have been lost.
+    pub fn resume(&self) {
+        self.paused.set(false);
+        for index in 0..self.queues.len() {
+            if self.queues[index].borrow().is_some() {
+                self.interrupt(self.vector(index), ISR_QUEUE);
+            }
+        }
+        self.wake_all();
+    }
+
+    /// The next chain of a queue. `None`: there is none, or none may be taken.
+    pub fn take(&self, index: usize) -> Option<Chain> {
+        if self.paused.get() || self.resetting.get() || !self.registers.borrow().running() {
+            return None;
+        }
+        let taken = match self.queues[index].borrow_mut().as_mut() {
+            Some(queue) => queue.take(),
+            None => return None,
+        };
+        self.sound(index, taken, None)
+    }
+
+    /// Undoes the last [`take`](VirtioFunction::take) of a queue.
+    pub fn put_back(&self, index: usize, chain: Chain) {
+        let mut queue = self.queues[index].borrow_mut();
+        queue.as_mut().expect("a chain's queue").put_back(chain);
+    }
+
+    /// A chain is done; see [`Queue::complete`].
+    pub fn complete(&self, index: usize, chain: Chain, written: u32) {
+        let done = {
+            let mut queue = self.queues[index].borrow_mut();
+            let queue = queue.as_mut().expect("a chain's queue");
+            queue.complete(chain, written)
+        };
+        self.sound(index, done, ());
+        if self.idle() {
+            if self.resetting.get() {
+                self.finish_reset();
+            }
+            if let Some(waker) = self.quiescing.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Shows the driver what is done in a queue, and interrupts it if it wants that.
+    pub fn publish(&self, index: usize) {
+        let published = match self.queues[index].borrow_mut().as_mut() {
+            Some(queue) => queue.publish(),
+            None => return,
+        };
+        if self.sound(index, published, false) {
+            self.interrupt(self.vector(index), ISR_QUEUE);
+        }
+    }
+
+    /// Asks for a doorbell of a queue. Returns whether there is something to take already.
+    pub fn arm(&self, index: usize) -> bool {
+        if self.paused.get() || self.resetting.get() || !self.registers.borrow().running() {
+            return false;
+        }
+        let armed = match self.queues[index].borrow_mut().as_mut() {
+            Some(queue) => queue.arm(),
+            None => return false,
+        };
+        self.sound(index, armed, false)
+    }
+
+    /// Wakes `waker` when there may be something to take from a queue.
+    pub fn park(&self, index: usize, waker: &Waker) {
+        self.wakers[index].set(Some(waker.clone()));
+    }
+
+    /// What a queue gave, or, when the driver broke it, `otherwise`; the device needs a reset then.
+    fn sound<T>(&self, index: usize, result: Result<T, QueueError>, otherwise: T) -> T {
+        result.unwrap_or_else(|error| {
+            self.break_off(index, error);
+            otherwise
+        })
+    }
+
+    /// The driver broke the rules (2.1.2): nothing more is taken, and it is told.
+    fn break_off(&self, index: usize, error: QueueError) {
+        if let Some(queue) = self.queues[index].borrow_mut().as_mut() {
+            queue.condemn();
+        }
+        let vector = {
+            let mut registers = self.registers.borrow_mut();
+            let vector = registers.running().then_some(registers.state.config_vector);
+            registers.state.status |= NEEDS_RESET;
+            vector
+        };
+        if self.broken.get().is_none() {
+            self.broken.set(Some(Broken {
+                queue: index,
+                error,
+            }));
+        }
+        self.changed.set(true);
+        if let Some(vector) = vector {
+            self.interrupt(vector, ISR_CONFIG);
+        }
+    }
+
+    fn idle(&self) -> bool {
+        let idle =
+            |queue: &RefCell<Option<Queue>>| queue.borrow().as_ref().is_none_or(Queue::is_idle);
+        self.queues.iter().all(idle)
+    }
+
+    fn vector(&self, index: usize) -> u16 {
+        self.registers.borrow().state.queues[index].vector
+    }
+
+    /// The interrupt status only counts without MSI-X (4.1.5.1.2).
+    fn interrupt(&self, vector: u16, isr: u8) {
+        if vector == VIRTIO_NO_VECTOR {
+            self.registers.borrow_mut().state.isr |= isr;
+        }
+        self.interrupts.raise(vector);
+    }
+
+    fn wake_all(&self) {
+        self.doorbell(u64::MAX);
+    }
+
+    fn read_isr(&self) -> u64 {
+        let isr = core::mem::take(&mut self.registers.borrow_mut().state.isr);
+        self.interrupts.lower();
+        u64::from(isr)
+    }
+
+    fn read_config(&self, offset: u64, width: u8) -> u64 {
+        let mut config = [0; CONFIG_BYTES_MAX];
+        self.device.read_config(self.features(), &mut config);
+        part(&config, offset, width)
+    }
+
+    fn write_config(&self, offset: u64, width: u8, value: u64) {
+        let bytes = value.to_le_bytes();
+        let bytes = &bytes[..usize::from(width).min(8)];
+        if let Ok(offset) = usize::try_from(offset)
+            && offset <= CONFIG_BYTES_MAX - bytes.len()
+        {
+            self.device.write_config(self.features(), offset, bytes);
+            self.changed.set(true);
+        }
+    }
+
+    fn write_common(&self, offset: u64, width: u8, value: u64) {
+        if self.resetting.get() {
+            // The driver has to wait until the status reads 0 (4.1.4.3.2).
+            return;
+        }
+        let effect = self.registers.borrow_mut().write(offset, width, value);
+        self.changed.set(true);
+        match effect {
+            Effect::None => {}
+            Effect::Reset => {
+                self.resetting.set(true);
+                if self.idle() {
+                    self.finish_reset();
+                }
+            }
+            Effect::Features => self.negotiate(),
+            Effect::Run => {
+                (0..self.queues.len()).for_each(|index| self.start(index));
+                self.wake_all();
+            }
+            Effect::Enabled(index) => {
+                self.start(index);
+                self.wake_all();
+            }
+        }
+    }
+
+    fn finish_reset(&self) {
+        self.queues
+            .iter()
+            .for_each(|queue| *queue.borrow_mut() = None);
+        self.registers.borrow_mut().reset();
+        self.device.reset();
+        self.resetting.set(false);
+        self.broken.set(None);
+        self.changed.set(true);
+        self.interrupts.lower();
+    }
+
+    /// Features that were not offered, that miss others, or are those of a legacy driver are
+    /// refused: FEATURES_OK stays off (2.2.2, 6.1).
+    fn negotiate(&self) {
+        let mut registers = self.registers.borrow_mut();
+        let chosen = registers.state.driver_features;
+        let offered = chosen & !registers.offered == 0;
+        if offered && chosen & FEATURE_VERSION_1 != 0 && self.device.consistent(chosen) {
+            registers.accept_features();
+        }
+    }
+
+    /// Begins to use a queue, if it is enabled and the driver is ready. One that cannot be is found
+    /// out as soon as it is enabled.
+    fn start(&self, index: usize) {
+        match self.open(index, false) {
+            Ok(queue) if self.registers.borrow().running() => {
+                *self.queues[index].borrow_mut() = queue;
+            }
+            Ok(_not_yet) => {}
+            Err(error) => self.break_off(index, error),
+        }
+    }
+
+    fn open(&self, index: usize, used_before: bool) -> Result<Option<Queue>, QueueError> {
+        let registers = self.registers.borrow();
+        let Some(setup) = registers.setup(index) else {
+            return Ok(None);
+        };
+        let event_index = registers.features() & FEATURE_EVENT_INDEX != 0;
+        let indirect = registers.features() & FEATURE_INDIRECT != 0;
+        let memory = Rc::clone(&self.memory);
+        let open = if used_before {
+            Queue::resume
+        } else {
+            Queue::start
+        };
+        open(memory, setup, event_index, indirect).map(Some)
+    }
+}
