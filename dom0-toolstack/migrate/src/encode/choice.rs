@@ -1,0 +1,318 @@
+//! Which encoding a page gets: the cost model.
+//!
+//! A page's cost is the time it takes: processor time to encode it and link time for its bytes. The
+//! encodings that would only be tried in vain (compressing noise, deltas of pages rewritten whole)
+//! are found out by trying now and then, and left alone otherwise.
+
+use super::cache::Cache;
+use super::{PAGE_BYTES, Page, delta, is_zero};
+use alloc::vec::Vec;
+
+/// How a page is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Encoding {
+    /// All zeroes: no bytes.
+    Zero,
+    /// [`delta`] to what the other side has.
+    Delta,
+    /// LZ4 block of 4096 bytes.
+    Lz4,
+    /// As it is.
+    Raw,
+}
+
+/// What a page costs. Instructions or cycles a page, and the same a byte on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Costs {
+    /// To try LZ4.
+    pub lz4: u64,
+    /// To try a delta.
+    pub delta: u64,
+    /// A byte on the link, with what encrypting it costs.
+    pub byte: u64,
+}
+
+/// Measured on the way: how well an encoding has done lately.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    /// Bytes it made of a page, on average, times 16.
+    bytes_16: u32,
+    /// Pages since it was tried.
+    untried: u32,
+}
+
+impl Record {
+    /// Optimistic: it is tried first.
+    const NEW: Record = Record {
+        bytes_16: 0,
+        untried: 0,
+    };
+
+    fn note(&mut self, bytes: usize) {
+        self.bytes_16 = self.bytes_16 - self.bytes_16 / 16 + bytes as u32;
+        self.untried = 0;
+    }
+
+    /// Whether trying it is likely to pay, or due again.
+    fn pays(&mut self, cost: u64, byte_cost: u64) -> bool {
+        /// Pages between two trials of what did not pay.
+        const TRIAL_PAGES: u32 = 32;
+        let saved = (PAGE_BYTES as u64).saturating_sub(u64::from(self.bytes_16 / 16));
+        let pays = saved * byte_cost > cost;
+        self.untried += 1;
+        pays || self.untried > TRIAL_PAGES
+    }
+}
+
+/// Counts by encoding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Pages of zeroes.
+    pub zero: u64,
+    /// Pages sent as deltas.
+    pub delta: u64,
+    /// Bytes of them.
+    pub delta_bytes: u64,
+    /// Pages compressed.
+    pub lz4: u64,
+    /// Bytes of them.
+    pub lz4_bytes: u64,
+    /// Pages sent whole.
+    pub raw: u64,
+}
+
+impl Sent {
+    /// Pages in all.
+    pub fn pages(&self) -> u64 {
+        self.zero + self.delta + self.lz4 + self.raw
+    }
+
+    /// Bytes of contents in all.
+    pub fn bytes(&self) -> u64 {
+        self.delta_bytes + self.lz4_bytes + self.raw * PAGE_BYTES as u64
+    }
+}
+
+/// Encodes the pages of one guest.
+pub struct Encoder {
+    cache: Cache,
+    costs: Costs,
+    lz4: Record,
+    delta: Record,
+    table: lz4_flex::block::CompressTable,
+    scratch: Vec<u8>,
+    sent: Sent,
+}
+
+impl Encoder {
+    /// Nothing was sent yet; deltas against at most `cache_pages` pages.
+    pub fn new(cache_pages: usize, costs: Costs) -> Encoder {
+        Encoder {
+            cache: Cache::new(cache_pages),
+            costs,
+            lz4: Record::NEW,
+            delta: Record::NEW,
+            table: lz4_flex::block::CompressTable::default(),
+            scratch: alloc::vec![0; lz4_flex::block::get_maximum_output_size(PAGE_BYTES)],
+            sent: Sent::default(),
+        }
+    }
+
+    /// The link has become slower or faster.
+    pub fn set_costs(&mut self, costs: Costs) {
+        self.costs = costs;
+    }
+
+    /// What was sent so far.
+    pub fn sent(&self) -> Sent {
+        self.sent
+    }
+
+    /// Appends the page to `out` and says how. `again`: it was sent before in this attempt, so it is
+    /// worth remembering.
+    pub fn encode(
+        &mut self,
+        page: u64,
+        contents: &Page,
+        again: bool,
+        out: &mut Vec<u8>,
+    ) -> Encoding {
+        let begin = out.len();
+        let encoding = self.choose(page, contents, out);
+        let bytes = (out.len() - begin) as u64;
+        match encoding {
+            Encoding::Zero => self.sent.zero += 1,
+            Encoding::Delta => {
+                self.sent.delta += 1;
+                self.sent.delta_bytes += bytes;
+            }
+            Encoding::Lz4 => {
+                self.sent.lz4 += 1;
+                self.sent.lz4_bytes += bytes;
+            }
+            Encoding::Raw => self.sent.raw += 1,
+        }
+        if again || self.cache.base(page).is_some() {
+            self.cache.sent(page, contents);
+        }
+        encoding
+    }
+
+    fn choose(&mut self, page: u64, contents: &Page, out: &mut Vec<u8>) -> Encoding {
+        if is_zero(contents) {
+            return Encoding::Zero;
+        }
+        if self.delta.pays(self.costs.delta, self.costs.byte)
+            && let Some(base) = self.cache.base(page)
+        {
+            // A delta of more than half a page saves little and may compress worse.
+            let begin = out.len();
+            if delta::encode(base, contents, PAGE_BYTES / 2, out) {
+                self.delta.note(out.len() - begin);
+                return Encoding::Delta;
+            }
+            self.delta.note(PAGE_BYTES);
+        }
+        if self.lz4.pays(self.costs.lz4, self.costs.byte) {
+            let packed = lz4_flex::block::compress_into_with_table(
+                contents,
+                &mut self.scratch,
+                &mut self.table,
+            );
+            let packed = packed.expect("room for the most it can make");
+            self.lz4.note(packed.min(PAGE_BYTES));
+            if packed < PAGE_BYTES - PAGE_BYTES / 16 {
+                out.extend_from_slice(&self.scratch[..packed]);
+                return Encoding::Lz4;
+            }
+        }
+        out.extend_from_slice(contents);
+        Encoding::Raw
+    }
+}
+
+/// Why a page cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadPage {
+    /// A page of zeroes with bytes, or a whole page of another length.
+    Length(usize),
+    /// A delta that is none.
+    Delta(delta::BadDelta),
+    /// Not an LZ4 block of one page.
+    Lz4,
+}
+
+/// Decodes a page over what was there before.
+pub fn decode(encoding: Encoding, bytes: &[u8], page: &mut Page) -> Result<(), BadPage> {
+    match encoding {
+        Encoding::Zero if bytes.is_empty() => page.fill(0),
+        Encoding::Zero => return Err(BadPage::Length(bytes.len())),
+        Encoding::Delta => delta::decode(bytes, page).map_err(BadPage::Delta)?,
+        Encoding::Lz4 => match lz4_flex::block::decompress_into(bytes, page) {
+            Ok(PAGE_BYTES) => {}
+            Ok(_) | Err(_) => return Err(BadPage::Lz4),
+        },
+        Encoding::Raw => {
+            let whole = bytes.try_into();
+            *page = whole.map_err(|_| BadPage::Length(bytes.len()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::boxed::Box;
+    use std::collections::BTreeMap;
+
+    const COSTS: Costs = Costs {
+        lz4: 16_000,
+        delta: 3_000,
+        byte: 20,
+    };
+
+    fn noise(seed: u64) -> Box<Page> {
+        let mut state = seed | 1;
+        Box::new(core::array::from_fn(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        }))
+    }
+
+    fn text(seed: u8) -> Box<Page> {
+        Box::new(core::array::from_fn(|at| {
+            b"the godwit flies "[(at / 3 + seed as usize) % 17]
+        }))
+    }
+
+    #[test]
+    fn the_other_side_always_has_the_same() {
+        let mut encoder = Encoder::new(4, COSTS);
+        let mut there: BTreeMap<u64, Box<Page>> = BTreeMap::new();
+        for round in 0..40u64 {
+            for page in 0..8u64 {
+                let mut contents = match page % 4 {
+                    0 => Box::new([0; PAGE_BYTES]),
+                    1 => text(page as u8),
+                    2 => noise(page),
+                    _ => noise(page + round * 100),
+                };
+                contents[100] = (round * (page % 3)) as u8;
+                let mut out = Vec::new();
+                let encoding = encoder.encode(page, &contents, round > 0, &mut out);
+                let target = there
+                    .entry(page)
+                    .or_insert_with(|| Box::new([0; PAGE_BYTES]));
+                decode(encoding, &out, target).unwrap();
+                assert_eq!(*target, contents, "page {page} in round {round}");
+            }
+        }
+        let sent = encoder.sent();
+        assert!(
+            sent.zero > 0 && sent.delta > 0 && sent.lz4 > 0 && sent.raw > 0,
+            "{sent:?}"
+        );
+        assert_eq!(sent.pages(), 320);
+    }
+
+    #[test]
+    fn noise_is_not_compressed_in_vain() {
+        let mut encoder = Encoder::new(0, COSTS);
+        let mut trials = 0;
+        for page in 0..1000 {
+            let untried = encoder.lz4.untried;
+            let mut out = Vec::new();
+            let encoding = encoder.encode(page, &noise(page + 1), false, &mut out);
+            assert_eq!(encoding, Encoding::Raw);
+            trials += u32::from(encoder.lz4.untried <= untried);
+        }
+        // The first ones until it is found out, then one in 33.
+        assert!(trials < 150, "{trials} trials");
+    }
+
+    #[test]
+    fn text_after_noise_is_found_again() {
+        let mut encoder = Encoder::new(0, COSTS);
+        let mut out = Vec::new();
+        for page in 0..500 {
+            encoder.encode(page, &noise(page + 1), false, &mut out);
+        }
+        let before = encoder.sent().lz4;
+        for page in 0..500 {
+            encoder.encode(page, &text(page as u8), false, &mut out);
+        }
+        assert!(encoder.sent().lz4 - before > 100, "{:?}", encoder.sent());
+    }
+
+    #[test]
+    fn rubbish_is_refused() {
+        let mut page = [0; PAGE_BYTES];
+        assert!(decode(Encoding::Zero, &[1], &mut page).is_err());
+        assert!(decode(Encoding::Raw, &[1; 4095], &mut page).is_err());
+        assert!(decode(Encoding::Lz4, &[0xff; 30], &mut page).is_err());
+        assert!(decode(Encoding::Delta, &[0], &mut page).is_err());
+    }
+}
