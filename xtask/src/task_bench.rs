@@ -69,6 +69,7 @@ fn name(group: Group) -> String {
 fn measure(group: Group) -> Result<Option<Vec<Row>>> {
     match group {
         Group::Boot => bench::boot().map(Some),
-        Group::Guests | Group::Migrate | Group::Storage => Ok(None),
+        Group::Guests => bench::guests().map(Some),
+        Group::Migrate | Group::Storage => Ok(None),
     }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod guest;
+pub mod linux;
 
 use anyhow::{Result, ensure};
 use godwit_harness::{Emulator, Host, HostConfig, Image, Link, Network, Peer, PortKind};

@@ -13,6 +13,7 @@ mod heartbeat;
 mod pattern;
 mod port;
 mod power;
+mod shootdown;
 mod tcp;
 mod wake;
 
@@ -28,6 +29,12 @@ type Subcommand = (
 
 const SUBCOMMANDS: &[Subcommand] = &[
     ("exits", "what operations cost: EB lines", exits::run),
+    ("ticks", "prints the time-stamp counter", clock::print),
+    (
+        "shootdown",
+        "changes translations that all CPUs use",
+        shootdown::run,
+    ),
     ("dirty", "writes and checks memory at a rate", dirty::run),
     ("disk", "writes and checks blocks of a disk", disk::run),
     ("tcp-serve", "answers tcp-send on a port", tcp::serve),

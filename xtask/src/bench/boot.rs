@@ -1,8 +1,8 @@
 //! The boot group: image sizes, and one counted boot on each emulator with what its exits cost.
 
-use super::{Better, Row, exits};
+use super::{Better, Row, exits, fact};
 use crate::{shell, task_image};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use godwit_harness::{Artefact, Emulator, Host, HostConfig, Image, Link, Network, PortKind};
 use std::process::Command;
 
@@ -108,26 +108,4 @@ fn facts(host: &mut Host) -> Result<Vec<Row>> {
             None,
         )?,
     ])
-}
-
-/// The number on the line `key : number` of `xl info`.
-fn fact(info: &str, key: &str) -> Result<f64> {
-    info.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.trim() == key)
-        .and_then(|(_, value)| value.trim().parse().ok())
-        .with_context(|| format!("xl info has no number {key}:\n{info}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn facts_are_found_by_their_whole_key() {
-        let info = "boot_ticks_x  : 1\nboot_ticks    : 123\nhost          : host-a\n";
-        assert_eq!(fact(info, "boot_ticks").unwrap(), 123.0);
-        assert!(fact(info, "host").is_err(), "no number");
-        assert!(fact(info, "ticks").is_err(), "no such key");
-    }
 }

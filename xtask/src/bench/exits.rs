@@ -127,8 +127,8 @@ fn rows(said: &str, emulator: Emulator) -> Result<Vec<Row>> {
         .collect()
 }
 
-/// Ticks for one of `name`, from its line `EB <name> iters=N ticks=T`.
-fn ticks(said: &str, name: &str) -> Result<f64> {
+/// Ticks for one of `name`, from its line `EB <name> iters=N ticks=T` (also in Linux guests).
+pub(super) fn ticks(said: &str, name: &str) -> Result<f64> {
     let line = said
         .lines()
         .find(|line| {

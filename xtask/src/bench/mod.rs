@@ -2,9 +2,12 @@
 
 mod boot;
 mod exits;
+mod guests;
 
 pub(crate) use boot::measure as boot;
+pub(crate) use guests::measure as guests;
 
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// Which way is good.
@@ -74,6 +77,15 @@ pub(crate) fn table(rows: &[Row]) -> String {
     text
 }
 
+/// The number on the line `key : number` of `xl info` or `xl list -l`.
+fn fact(info: &str, key: &str) -> Result<f64> {
+    info.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.trim() == key)
+        .and_then(|(_, value)| value.trim().parse().ok())
+        .with_context(|| format!("no number {key} in:\n{info}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +114,13 @@ mod tests {
             .met(),
             "met"
         );
+    }
+
+    #[test]
+    fn facts_are_found_by_their_whole_key() {
+        let info = "boot_ticks_x  : 1\nboot_ticks    : 123\nhost          : host-a\n";
+        assert_eq!(fact(info, "boot_ticks").unwrap(), 123.0);
+        assert!(fact(info, "host").is_err(), "no number");
+        assert!(fact(info, "ticks").is_err(), "no such key");
     }
 }

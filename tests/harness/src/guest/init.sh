@@ -4,11 +4,15 @@
 # On the kernel's command line, words of this form, with commas for blanks:
 #   godwit.run=COMMAND,ARGUMENT,...   run by the shell, in turn; `guest` is the guest program
 #   godwit.end=poweroff|reboot|halt   what then; without it, a shell on the console
-# `godwit.nomodules` leaves the drivers out.
+# `godwit.nomodules` leaves the drivers out; `godwit.ticks` prints `GUEST ticks=N` early.
 
 /bin/busybox mount -t proc proc /proc
 read -r uptime idle </proc/uptime
+read -r words </proc/cmdline
 echo "GUEST uptime=$uptime"
+case " $words " in
+*" godwit.ticks "*) /bin/guest ticks ;;
+esac
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
@@ -16,7 +20,6 @@ export PATH=/bin:/usr/bin:/sbin:/usr/sbin HOME=/tmp PS1='guest# ' TERM=vt100
 echo "GUEST cpus=$(nproc)"
 
 end=shell
-read -r words </proc/cmdline
 case " $words " in
 *" godwit.nomodules "*) ;;
 *)

@@ -1,0 +1,330 @@
+//! The guests group: Debian's kernel and our ramdisk, one vCPU and 256 MiB, where a tick is an
+//! instruction, beside KVM's figures for the same guest on the same emulated machines.
+//!
+//! The guest's time-stamp counter begins when its domain is made, so its value in user space is
+//! everything since: dom0's loading, the boot, and every exit in it. Nobody asks the host anything
+//! while the guest boots, except whether it has ended, seldom.
+
+use super::{Better, Row, exits, fact};
+use crate::{shell, task_image};
+use anyhow::{Context, Result, ensure};
+use godwit_harness::{Emulator, Flavour, GuestKernel, Host, HostConfig, Image, Ramdisk};
+use std::time::{Duration, Instant};
+
+/// The guest's memory.
+const MEMORY_MIB: f64 = 256.0;
+/// What a domain may cost beyond its memory: this share of it and this much.
+const OVERHEAD_SHARE: f64 = 0.02;
+const OVERHEAD_MIB: f64 = 2.0;
+/// Guest uptime may be this much above that of a boot without hypervisor.
+const UPTIME_SHARE: f64 = 1.05;
+/// For the whole guest, on QEMU.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// Between two looks whether it has ended, on QEMU.
+const LOOK_PERIOD: Duration = Duration::from_secs(4);
+/// Rows that are promised and not measured yet.
+const MISSING: &[&str] = &["virtio-blk", "virtio-net"];
+
+/// One figure of the program in the guest. Peers: KVM of Linux 6.1 on QEMU (SVM) and Bochs (VT-x),
+/// the same loops in the same guest; user-space devices where dom0 or no device answers.
+struct Figure {
+    /// Its name in the output.
+    key: &'static str,
+    /// Its row's name.
+    name: &'static str,
+    /// Whether KVM's figure is what we want to stay under.
+    is_goal: bool,
+    peers: Option<(f64, f64)>,
+}
+
+const fn figure(
+    key: &'static str,
+    name: &'static str,
+    is_goal: bool,
+    peers: Option<(f64, f64)>,
+) -> Figure {
+    Figure {
+        key,
+        name,
+        is_goal,
+        peers,
+    }
+}
+
+const FIGURES: &[Figure] = &[
+    figure("cpuid", "guest cpuid", true, Some((3067.0, 982.0))),
+    figure(
+        "in-unused",
+        "guest port, unused, read",
+        true,
+        Some((4950.0, 4980.0)),
+    ),
+    figure(
+        "out-unused",
+        "guest port, unused, write",
+        true,
+        Some((4950.0, 4980.0)),
+    ),
+    figure(
+        "in-uart",
+        "guest port, UART in the hypervisor",
+        true,
+        Some((5020.0, 5060.0)),
+    ),
+    figure(
+        "in-pic",
+        "guest port, PIC in the hypervisor",
+        true,
+        Some((1428.0, 1252.0)),
+    ),
+    figure(
+        "in-dom0",
+        "guest port, device in dom0",
+        true,
+        Some((4950.0, 4984.0)),
+    ),
+    figure("timer", "guest timer wake-up latency", false, None),
+    figure("syscall", "guest system call", false, Some((391.0, 389.0))),
+    figure(
+        "context-switch",
+        "guest context switch",
+        true,
+        Some((6317.0, 5465.0)),
+    ),
+    figure(
+        "first-touch",
+        "guest first touch of a page",
+        true,
+        Some((12266.0, 4324.0)),
+    ),
+    figure("touch-again", "guest page fault, page known", false, None),
+    figure("fork", "guest fork, exit, wait", false, None),
+];
+
+/// KVM's boots and the boots without hypervisor.
+struct Boot {
+    instructions: f64,
+    uptime_seconds: f64,
+    bare_uptime_seconds: f64,
+}
+
+fn peer(emulator: Emulator) -> Boot {
+    match emulator {
+        Emulator::Qemu | Emulator::Kvm => Boot {
+            instructions: 1.775e9,
+            uptime_seconds: 1.40,
+            bare_uptime_seconds: 1.32,
+        },
+        Emulator::Bochs => Boot {
+            instructions: 1.49e9,
+            uptime_seconds: 1.28,
+            bare_uptime_seconds: 1.43,
+        },
+    }
+}
+
+/// Measures the whole group.
+pub(crate) fn measure() -> Result<Vec<Row>> {
+    task_image::build_checked()?;
+    let mut rows = Vec::new();
+    for emulator in [Emulator::Qemu, Emulator::Bochs] {
+        shell::say(&format!("counting guests on {}", emulator.name()));
+        rows.extend(counted(emulator)?);
+    }
+    for name in MISSING {
+        shell::say(&format!("not implemented: {name}"));
+    }
+    Ok(rows)
+}
+
+/// One vCPU: the boot and the exits. Two: inter-processor interrupts.
+fn counted(emulator: Emulator) -> Result<Vec<Row>> {
+    let kernel = GuestKernel::fetch(Flavour::Cloud)?;
+    let label = format!("bench-guests-{}", emulator.name());
+    let image = Image::new(&label, "host-a")?
+        .module("linux", kernel.image())
+        .module("initrd", &Ramdisk::new(&kernel)?.write(&label)?)
+        .write()?;
+    let config = HostConfig::new(emulator, &image, &label)
+        .exact_time(true)
+        .memory_mib(1024);
+    let mut host = Host::boot(&config)?;
+    host.wait_prompt()?;
+    let (said, facts) = guest(&mut host, 1, "godwit.ticks godwit.run=guest,exits")?;
+    let mut rows = boot(emulator, &said, &facts)?;
+    for figure in FIGURES {
+        rows.extend(exit(emulator, &said, figure)?);
+    }
+    let (said, _) = guest(&mut host, 2, "godwit.run=guest,exits,only=ipi")?;
+    let ipi = figure(
+        "ipi",
+        "guest ipi round trip, two vCPUs of one CPU",
+        false,
+        None,
+    );
+    rows.extend(exit(emulator, &said, &ipi)?);
+    Ok(rows)
+}
+
+/// Runs a guest to its end. Returns its console and what the host says about it.
+fn guest(host: &mut Host, vcpus: u32, words: &str) -> Result<(String, String)> {
+    let line = format!(
+        "xl create /dev/null name=b kernel=module:linux ramdisk=module:initrd \
+         memory={MEMORY_MIB} vcpus={vcpus} on_poweroff=preserve on_reboot=preserve \
+         on_crash=preserve extra=\"console=ttyS0 panic=-1 {words} godwit.end=poweroff\""
+    );
+    let created = host.command(&line)?;
+    ensure!(created.contains("created domain"), "{line}:\n{created}");
+    let slowness = host.emulator().slowness();
+    let deadline = Instant::now() + TIMEOUT * slowness;
+    let facts = loop {
+        std::thread::sleep(LOOK_PERIOD * slowness);
+        let facts = host.command("xl list -l b")?;
+        // Only a domain that has ended has a reason.
+        if facts.lines().any(|line| line.starts_with("reason")) {
+            break facts;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the guest did not end:\n{}\n{facts}",
+            host.command("xl console -n b")?
+        );
+    };
+    let said = host.command("xl console -n b")?;
+    ensure!(
+        said.contains("GUEST end poweroff") && !said.contains(" BAD "),
+        "the guest failed:\n{said}\n{facts}"
+    );
+    host.command("xl destroy b")?;
+    Ok((said, facts))
+}
+
+fn boot(emulator: Emulator, said: &str, facts: &str) -> Result<Vec<Row>> {
+    let kvm = peer(emulator);
+    let row = |name: &str, value, unit, goal, peer| Row {
+        name: name.to_owned(),
+        emulator: emulator.name(),
+        value,
+        unit,
+        goal,
+        better: Better::Less,
+        peer,
+    };
+    let uptime_goal = kvm.bare_uptime_seconds * UPTIME_SHARE;
+    let overhead_goal = MEMORY_MIB * OVERHEAD_SHARE + OVERHEAD_MIB;
+    Ok(vec![
+        row(
+            "guest boot, xl create to user space",
+            printed(said, "ticks")?,
+            "instr",
+            Some(kvm.instructions),
+            Some(kvm.instructions),
+        ),
+        row(
+            "guest boot, its uptime in user space",
+            printed(said, "uptime")? * 1000.0,
+            "ms",
+            Some(uptime_goal * 1000.0),
+            Some(kvm.uptime_seconds * 1000.0),
+        ),
+        row(
+            "guest boot and bench, exits",
+            fact(facts, "exits")?,
+            "",
+            None,
+            None,
+        ),
+        row(
+            "guest memory overhead",
+            fact(facts, "overhead_kib")?,
+            "KiB",
+            Some(overhead_goal * 1024.0),
+            None,
+        ),
+    ])
+}
+
+/// The figure's row; none where the guest says that it cannot measure it.
+fn exit(emulator: Emulator, said: &str, figure: &Figure) -> Result<Option<Row>> {
+    let skipped = format!("EB {} skipped: ", figure.key);
+    if let Some(why) = said.lines().find_map(|line| line.strip_prefix(&skipped)) {
+        shell::say(&format!(
+            "not measured on {}: {}: {why}",
+            emulator.name(),
+            figure.name
+        ));
+        return Ok(None);
+    }
+    let peer = figure.peers.map(|(qemu, bochs)| match emulator {
+        Emulator::Qemu | Emulator::Kvm => qemu,
+        Emulator::Bochs => bochs,
+    });
+    Ok(Some(Row {
+        name: figure.name.to_owned(),
+        emulator: emulator.name(),
+        value: exits::ticks(said, figure.key)?,
+        unit: "ticks",
+        goal: peer.filter(|_| figure.is_goal),
+        better: Better::Less,
+        peer,
+    }))
+}
+
+/// The number on the guest's line `GUEST key=N`.
+fn printed(said: &str, key: &str) -> Result<f64> {
+    said.lines()
+        .find_map(|line| {
+            line.strip_prefix("GUEST ")?
+                .strip_prefix(key)?
+                .strip_prefix('=')
+        })
+        .and_then(|value| value.trim().parse().ok())
+        .with_context(|| format!("the guest printed no {key}:\n{said}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said() -> String {
+        let mut text =
+            "GUEST uptime=1.25\nGUEST ticks=1500000000\nEB empty iters=9 ticks=9\n".to_owned();
+        for figure in FIGURES {
+            text += &match figure.key {
+                "in-dom0" => "EB in-dom0 skipped: no device\n".to_owned(),
+                key => format!("EB {key} iters=10 ticks=10000\n"),
+            };
+        }
+        text
+    }
+
+    #[test]
+    fn rows_carry_the_peer_and_the_goal_of_their_emulator() {
+        let facts = "exits : 7\noverhead_kib : 900\n";
+        let rows = boot(Emulator::Bochs, &said(), facts).unwrap();
+        assert_eq!(rows[0].peer, Some(1.49e9));
+        assert_eq!(rows[1].value, 1250.0);
+        assert_eq!(rows[3].goal, Some(7290.88));
+        let cpuid = exit(Emulator::Qemu, &said(), &FIGURES[0]).unwrap().unwrap();
+        assert_eq!((cpuid.value, cpuid.goal), (1000.0, Some(3067.0)));
+        let call = FIGURES
+            .iter()
+            .find(|figure| figure.key == "syscall")
+            .unwrap();
+        assert_eq!(
+            exit(Emulator::Qemu, &said(), call).unwrap().unwrap().goal,
+            None
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_left_out_and_what_is_missing_is_an_error() {
+        let dom0 = FIGURES
+            .iter()
+            .find(|figure| figure.key == "in-dom0")
+            .unwrap();
+        assert!(exit(Emulator::Qemu, &said(), dom0).unwrap().is_none());
+        assert!(exit(Emulator::Qemu, "", dom0).is_err());
+        assert!(printed("GUEST cpus=4", "cp").is_err());
+    }
+}
