@@ -261,6 +261,7 @@ impl<B: Hosted> Host<B> {
             domain.platform.lock().set_memory_size(bytes);
             Event::Built
         } else {
+            self.refresh_clock(domain);
             Event::Unpause
         };
         if !self.step_life(domain, event) {

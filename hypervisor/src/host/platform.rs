@@ -8,9 +8,11 @@
 use core::sync::atomic::Ordering;
 
 use godwit_abi::VcpuIndex;
+use godwit_vmm::devices::kvmclock;
 use godwit_vmm::devices::lapic::{Address, Ipi, IpiMode, Trigger};
 use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::vcpu::Message;
+use godwit_vmm::walk::GuestMemory;
 
 use super::domain::Domain;
 use super::{Host, Hosted};
@@ -18,6 +20,19 @@ use crate::platform::clock;
 
 /// The sender of a message that is no vCPU's: no APIC id.
 const NOBODY: u32 = u32::MAX;
+
+/// A domain's memory, for whoever has no vCPU at hand.
+struct Memory<'a, B: Hosted>(&'a Domain<B>);
+
+impl<B: Hosted> GuestMemory for Memory<'_, B> {
+    fn read(&self, gpa: u64, out: &mut [u8]) -> bool {
+        self.0.memory.read(gpa, out)
+    }
+
+    fn write(&self, gpa: u64, bytes: &[u8]) -> bool {
+        self.0.memory.write(gpa, bytes)
+    }
+}
 
 impl<B: Hosted> Host<B> {
     /// Does `action` with the platform, at the platform's time, and whatever follows from it for the vCPUs.
@@ -45,6 +60,16 @@ impl<B: Hosted> Host<B> {
                 }
                 return result;
             }
+        }
+    }
+
+    /// The domain has stood still, or time counts otherwise for it than before: writes its clock pages anew. None of
+    /// its vCPUs runs.
+    pub(super) fn refresh_clock(&self, domain: &Domain<B>) {
+        let pages = domain.platform.lock().kvmclock.pages(true);
+        for (gpa, body) in pages {
+            // A page that has gone away meanwhile is the guest's affair.
+            let _written = kvmclock::publish(&Memory(domain), gpa, &body);
         }
     }
 

@@ -5,7 +5,11 @@
 //! management, performance monitoring, MPX, SGX and processor trace are hidden. Three things are
 //! always there because Godwit makes them: x2APIC, the TSC-deadline timer, the hypervisor leaves.
 
+mod paravirtual;
+
 use alloc::vec::Vec;
+
+pub use paravirtual::{HYPERVISOR_FIRST, HYPERVISOR_LAST, KVM_FIRST, KVM_SIGNATURE, SIGNATURE};
 
 /// The four output registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -20,12 +24,6 @@ pub struct Leaf {
     pub edx: u32,
 }
 
-/// Signature in the first hypervisor leaf: EBX, ECX, EDX spell it.
-pub const SIGNATURE: [u8; 12] = *b"GodwitGodwit";
-/// First hypervisor leaf.
-pub const HYPERVISOR_FIRST: u32 = 0x4000_0000;
-/// Last hypervisor leaf.
-pub const HYPERVISOR_LAST: u32 = 0x4000_0001;
 /// Basic leaves offered at most.
 pub const BASIC_MAX: u32 = 0x16;
 /// Extended leaves offered at most.
@@ -131,7 +129,7 @@ pub struct Policy {
     basic: Vec<Leaf>,
     extended: Vec<Leaf>,
     subs: Vec<Sub>,
-    hypervisor: [Leaf; 2],
+    abi_version: u32,
     xcr0_allowed: u64,
 }
 
@@ -169,7 +167,7 @@ impl Policy {
                 .map(|leaf| extended(leaf, extended_max, &host))
                 .collect(),
             subs: Vec::new(),
-            hypervisor: hypervisor(abi_version),
+            abi_version,
             xcr0_allowed,
         };
         policy.add_caches(basic_max, &host);
@@ -230,10 +228,7 @@ impl Policy {
                 .copied()
                 .unwrap_or_default()
         } else {
-            self.hypervisor
-                .get((leaf - HYPERVISOR_FIRST) as usize)
-                .copied()
-                .unwrap_or_default()
+            paravirtual::answer(leaf, self.abi_version)
         }
     }
 
@@ -418,29 +413,6 @@ fn extended(leaf: u32, extended_max: u32, host: &impl Fn(u32, u32) -> Leaf) -> L
         },
         _ => Leaf::default(),
     }
-}
-
-fn hypervisor(abi_version: u32) -> [Leaf; 2] {
-    let word = |at: usize| {
-        u32::from_le_bytes([
-            SIGNATURE[at],
-            SIGNATURE[at + 1],
-            SIGNATURE[at + 2],
-            SIGNATURE[at + 3],
-        ])
-    };
-    [
-        Leaf {
-            eax: HYPERVISOR_LAST,
-            ebx: word(0),
-            ecx: word(4),
-            edx: word(8),
-        },
-        Leaf {
-            eax: abi_version,
-            ..Leaf::default()
-        },
-    ]
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ const TIMER_BITS: u32 = 24;
 /// PM1 status bits: timer carry, power button.
 const TIMER_STATUS: u16 = 1 << 0;
 const POWER_BUTTON: u16 = 1 << 8;
-/// Enable bits that can be set: timer, global lock, power button.
-const ENABLE_WRITABLE: u16 = TIMER_STATUS | 1 << 5 | POWER_BUTTON;
+/// Enable bits that can be set: timer, global lock, power button, clock (whose alarm would wake a sleeper: there is no sleep).
+const ENABLE_WRITABLE: u16 = TIMER_STATUS | 1 << 5 | POWER_BUTTON | 1 << 10;
 /// Control: SCI_EN (always on: there is no SMM to leave ACPI mode for), bus-master reload, sleep type, sleep enable.
 const SCI_ENABLED: u16 = 1 << 0;
 const CONTROL_WRITABLE: u16 = 1 << 1 | 0b111 << 10;

@@ -11,6 +11,7 @@
 pub mod acpi_pm;
 pub mod debug_console;
 pub mod ioapic;
+pub mod kvmclock;
 pub mod lapic;
 pub mod message;
 pub mod pci;

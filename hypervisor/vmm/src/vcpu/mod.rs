@@ -9,6 +9,7 @@
 //! generic, so that on each vendor this becomes straight code. Handling an exit allocates nothing
 //! and, for CPUID, MSRs, HLT and ports without a device, takes no lock.
 
+mod clock;
 mod control;
 mod entry;
 mod inbox;

@@ -4,6 +4,7 @@
 use super::{Next, Refused, Vcpu, World};
 use crate::code::Opcode;
 use crate::cpuid::Policy;
+use crate::devices::kvmclock::{MSR_SYSTEM_TIME, MSR_WALL_CLOCK};
 use crate::devices::lapic::{IA32_APIC_BASE, IA32_TSC_DEADLINE, X2APIC_MSR_FIRST, X2APIC_MSR_LAST};
 use crate::exit::Length;
 use crate::hardware::{Control, Event, Gpr, SwitchedMsr, VcpuHardware};
@@ -152,7 +153,7 @@ impl Vcpu {
     fn msr_value<H: VcpuHardware, W: World>(
         &mut self,
         hw: &H,
-        world: &W,
+        world: &mut W,
         index: u32,
     ) -> Option<u64> {
         match index {
@@ -169,6 +170,7 @@ impl Vcpu {
             // Locked, without VMX.
             IA32_FEATURE_CONTROL => Some(1),
             IA32_BIOS_SIGN_ID | IA32_MCG_CAP | IA32_MCG_STATUS => Some(0),
+            MSR_WALL_CLOCK | MSR_SYSTEM_TIME => self.clock_msr(world, index),
             _ => match FIXED.iter().position(|fixed| *fixed == index) {
                 Some(at) => Some(self.mtrr.fixed[at]),
                 None => switched(index, world.policy()).map(|(msr, _)| hw.msr(msr)),
@@ -202,6 +204,7 @@ impl Vcpu {
                 Some(())
             }
             IA32_EFER => self.set_efer(hw, value),
+            MSR_WALL_CLOCK | MSR_SYSTEM_TIME => self.set_clock_msr(world, index, value),
             IA32_MTRR_DEF_TYPE => {
                 let valid = value & !(1 << 11 | 1 << 10 | 7) == 0 && is_memory_type(value & 7);
                 valid.then(|| self.mtrr.default_type = value)
@@ -226,12 +229,13 @@ impl Vcpu {
     }
 
     /// Moves the guest's TSC. A TSC deadline stays where it is in guest time; a countdown goes on.
-    fn move_tsc<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &W, by: u64) {
+    fn move_tsc<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W, by: u64) {
         let now = self.guest_tsc(world.host_tsc());
         self.lapic.tsc_moved(now, now.wrapping_add(by));
         self.tsc_adjust = self.tsc_adjust.wrapping_add(by);
         self.tsc_offset = self.tsc_offset.wrapping_add(by);
         hw.set_tsc_offset(self.tsc_offset);
+        self.clock_follows(world);
     }
 
     /// LMA cannot be written; LME cannot change while paging is on (SDM 3A, 4.1.1).

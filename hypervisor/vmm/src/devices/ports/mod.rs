@@ -23,6 +23,7 @@ use super::TscRate;
 use super::acpi_pm::{self, AcpiPm, PmEffect};
 use super::debug_console::{self, DebugConsole};
 use super::ioapic::Ioapic;
+use super::kvmclock::Kvmclock;
 use super::pci::{self, Pci};
 use super::pic::Pic;
 use super::pit::{self, Pit};
@@ -134,6 +135,8 @@ pub struct Platform {
     pub serial: Uart,
     /// PCI bus.
     pub pci: Pci,
+    /// Paravirtual clock.
+    pub kvmclock: Kvmclock,
     /// Guest TSC at which the timers want to be looked at, `u64::MAX` for never. Follows from them.
     timers_due_tsc: u64,
     /// The deadline that the watching vCPU knows of or has been told to ask for, `u64::MAX` for none.
@@ -156,6 +159,7 @@ impl Platform {
             rtc: Rtc::new(rate),
             serial: Uart::new(rate),
             pci: Pci::new(),
+            kvmclock: Kvmclock::new(rate),
             timers_due_tsc: u64::MAX,
             watched_tsc: u64::MAX,
             unclaimed: Unclaimed::default(),
@@ -175,6 +179,7 @@ impl Platform {
         self.rtc.reset();
         self.serial.reset();
         self.pci.reset();
+        self.kvmclock.reset();
         self.timers_due_tsc = u64::MAX;
         self.watched_tsc = u64::MAX;
         let level_triggered = INTX_IRQS

@@ -4,6 +4,7 @@ use super::{Platform, Unclaimed};
 use crate::devices::acpi_pm::{AcpiPm, AcpiPmState};
 use crate::devices::debug_console::{DebugConsole, DebugConsoleState};
 use crate::devices::ioapic::{Ioapic, IoapicState};
+use crate::devices::kvmclock::{Kvmclock, KvmclockState};
 use crate::devices::pci::{Pci, PciState};
 use crate::devices::pic::{Pic, PicState};
 use crate::devices::pit::{Pit, PitState};
@@ -33,6 +34,8 @@ pub struct PlatformState {
     pub serial: UartState,
     /// PCI bus.
     pub pci: PciState,
+    /// Paravirtual clock.
+    pub kvmclock: KvmclockState,
 }
 
 impl Platform {
@@ -49,6 +52,7 @@ impl Platform {
             rtc,
             serial,
             pci,
+            kvmclock,
             timers_due_tsc: _,
             // Whoever restores has vCPUs that look at everything anew.
             watched_tsc: _,
@@ -64,6 +68,7 @@ impl Platform {
             rtc: rtc.save(),
             serial: serial.save(),
             pci: pci.save(),
+            kvmclock: kvmclock.save(),
         }
     }
 
@@ -79,6 +84,7 @@ impl Platform {
             rtc,
             serial,
             pci,
+            kvmclock,
         } = state;
         let mut platform = Platform {
             rate,
@@ -91,6 +97,7 @@ impl Platform {
             rtc: Rtc::restore(rtc, rate)?,
             serial: Uart::restore(serial, rate)?,
             pci: Pci::restore(pci)?,
+            kvmclock: Kvmclock::restore(kvmclock, rate)?,
             timers_due_tsc: u64::MAX,
             watched_tsc: u64::MAX,
             unclaimed: Unclaimed::default(),

@@ -155,6 +155,7 @@ impl Platform {
     /// Sets the clock, in nanoseconds since 1970. [`Platform::poll`] is due afterwards.
     pub fn set_clock(&mut self, epoch_ns: u64, now_tsc: u64) {
         self.rtc.set_time(epoch_ns, now_tsc);
+        self.kvmclock.set_epoch(epoch_ns, now_tsc);
         let _poll_is_due = self.clock_accessed();
     }
 
