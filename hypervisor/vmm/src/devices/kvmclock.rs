@@ -126,7 +126,7 @@ impl Kvmclock {
         } else {
             ticks << shift
         };
-        let ns = u128::from(shifted) * u128::from(multiplier) >> 32;
+        let ns = (u128::from(shifted) * u128::from(multiplier)) >> 32;
         self.reference_ns.wrapping_add(ns as u64)
     }
 
@@ -283,7 +283,7 @@ mod tests {
             down @ ..0 => delta >> down.unsigned_abs(),
             up => delta << up,
         };
-        field(page, 16) + (u128::from(shifted) * u128::from(multiplier) >> 32) as u64
+        field(page, 16) + ((u128::from(shifted) * u128::from(multiplier)) >> 32) as u64
     }
 
     proptest! {
@@ -339,38 +339,43 @@ mod tests {
     }
 
     /// Notes every write with the version at that moment.
-    struct Noted(RefCell<([u8; 64], Vec<(u64, u32)>)>);
+    #[derive(Default)]
+    struct Noted {
+        bytes: RefCell<Vec<u8>>,
+        writes: RefCell<Vec<(u64, u32)>>,
+    }
 
     impl GuestMemory for Noted {
         fn read(&self, gpa: u64, out: &mut [u8]) -> bool {
             let at = gpa as usize;
-            let inner = self.0.borrow();
-            let found = inner.0.get(at..at + out.len());
+            let bytes = self.bytes.borrow();
+            let found = bytes.get(at..at + out.len());
             found.inspect(|bytes| out.copy_from_slice(bytes)).is_some()
         }
         fn write(&self, gpa: u64, bytes: &[u8]) -> bool {
             let at = gpa as usize;
-            let mut inner = self.0.borrow_mut();
-            let Some(place) = inner.0.get_mut(at..at + bytes.len()) else {
+            let mut memory = self.bytes.borrow_mut();
+            let Some(place) = memory.get_mut(at..at + bytes.len()) else {
                 return false;
             };
             place.copy_from_slice(bytes);
-            let version = u32::from_le_bytes(inner.0[8..12].try_into().unwrap());
-            inner.1.push((gpa, version));
+            let version = u32::from_le_bytes(memory[8..12].try_into().unwrap());
+            self.writes.borrow_mut().push((gpa, version));
             true
         }
     }
 
     #[test]
     fn what_changes_changes_under_an_odd_version() {
-        let memory = Noted(RefCell::new(([0; 64], Vec::new())));
-        memory.0.borrow_mut().0[8] = 4;
+        let memory = Noted::default();
+        memory.bytes.borrow_mut().resize(64, 0);
+        memory.bytes.borrow_mut()[8] = 4;
         assert!(publish(&memory, 8, &[9; PAGE_BYTES]));
-        assert_eq!(memory.0.borrow().1, [(8, 5), (12, 5), (8, 6)]);
+        assert_eq!(*memory.writes.borrow(), [(8, 5), (12, 5), (8, 6)]);
         // A version that was odd, because the page held something else.
-        memory.0.borrow_mut().0[8] = 7;
+        memory.bytes.borrow_mut()[8] = 7;
         assert!(publish(&memory, 8, &[9; PAGE_BYTES]));
-        assert_eq!(memory.0.borrow().1[3..], [(8, 9), (12, 9), (8, 10)]);
+        assert_eq!(memory.writes.borrow()[3..], [(8, 9), (12, 9), (8, 10)]);
         assert!(!publish(&memory, 60, &[9; PAGE_BYTES]));
     }
 }
