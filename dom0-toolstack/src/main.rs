@@ -11,11 +11,13 @@ extern crate alloc;
 
 mod clock;
 mod console;
+mod disk;
 mod dma;
 mod executor;
 mod fault;
 mod heap;
 mod hypercall;
+mod memory;
 mod mmio;
 mod net;
 mod pci;

@@ -59,6 +59,13 @@ impl Function {
         HYPERCALLS.pci_config_write(self.address(), COMMAND, 2, wanted)
     }
 
+    /// Lets the function access memory by itself, or keeps it from that.
+    pub(crate) fn master(&self, on: bool) -> Result<(), Status> {
+        let command = self.read(COMMAND, 2)? & !COMMAND_BUS_MASTER;
+        let bit = if on { COMMAND_BUS_MASTER } else { 0 };
+        HYPERCALLS.pci_config_write(self.address(), COMMAND, 2, command | bit)
+    }
+
     /// The registers behind a memory BAR; `None` if there are none.
     pub(crate) fn registers(&self, bar: usize) -> Option<Mmio> {
         let bar = self.info.bars.get(bar)?;

@@ -1,14 +1,17 @@
 //! The operator's shell on the serial console: the prompt, and what the toolstack leaves to be done
 //! for a command.
 
+mod disks;
 mod domains;
 mod live;
 mod typed;
 
 use crate::clock;
 use crate::console::{self, Keyboard};
+use crate::disk::{self, Disks};
 use crate::executor::EventPort;
 use crate::hypercall::{HYPERCALLS, Host};
+use crate::memory::HostMemory;
 use crate::net::{self, Network, ping::ping};
 use crate::random;
 use crate::start::Boot;
@@ -34,6 +37,7 @@ struct Shell {
     name: String,
     modules: Vec<BootModule<'static>>,
     network: Option<Network>,
+    disks: Disks,
     boot_tsc: u64,
     /// From the boot loader to the first prompt.
     boot_ticks: u64,
@@ -48,6 +52,8 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
     for problem in &boot.problems {
         log::warn!("{problem}");
     }
+    let memory = HostMemory::new();
+    let disks = disk::start(&memory, spawner).await;
     let network = net::start(&boot.options, spawner).await;
     let line = match &network {
         Some(network) => network.up(&boot.options).await,
@@ -67,6 +73,7 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
         name: boot.options.name,
         modules: boot.modules,
         network,
+        disks,
         boot_tsc: boot.boot_tsc,
         boot_ticks: 0,
         guest_output,
@@ -171,6 +178,15 @@ impl Shell {
                 console::write(text.as_bytes());
                 true
             }
+            Effect::DiskList => {
+                console::write(self.disk_list().as_bytes());
+                true
+            }
+            Effect::DiskRead {
+                disk,
+                block,
+                blocks,
+            } => self.disk_read(&disk, block, blocks).await,
             Effect::Power(action) => power(action).await,
         }
     }

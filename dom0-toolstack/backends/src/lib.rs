@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod disk;
+pub mod drive;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod frame;

@@ -5,7 +5,7 @@ mod e1000;
 pub(crate) mod echo;
 pub(crate) mod ping;
 mod virtio;
-mod virtio_pci;
+pub(crate) mod virtio_pci;
 mod virtqueue;
 
 use crate::pci::{self, Function, Interrupt, KindName};

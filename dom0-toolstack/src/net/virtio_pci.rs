@@ -55,6 +55,16 @@ const RESET_LIMIT: Duration = Duration::from_millis(100);
 /// Reads of a configuration that changes all the time.
 const CONSISTENT_TRIES_MAX: usize = 16;
 
+/// A queue that is set up but for its rings.
+pub(crate) struct QueuePlace {
+    /// Descriptors, a power of two.
+    pub(crate) size: u16,
+    /// Where notifications go.
+    pub(crate) notify: Mmio,
+    /// Offset of this queue's there.
+    pub(crate) bell: usize,
+}
+
 /// A virtio device.
 pub(crate) struct VirtioDevice {
     common: Mmio,
@@ -126,7 +136,7 @@ impl VirtioDevice {
     }
 
     async fn reset(&self) -> Result<(), String> {
-        self.common.write(common::STATUS, 0u8);
+        self.halt();
         let limit = Instant::now() + RESET_LIMIT;
         while self.common.read::<u8>(common::STATUS) != 0 {
             if Instant::now() > limit {
@@ -135,6 +145,11 @@ impl VirtioDevice {
             Timer::after_micros(100).await;
         }
         Ok(())
+    }
+
+    /// Begins a reset; until it runs again the device uses no memory.
+    pub(crate) fn halt(&self) {
+        self.common.write(common::STATUS, 0u8);
     }
 
     fn add_status(&self, bit: u8) {
@@ -172,6 +187,18 @@ impl VirtioDevice {
 
     /// Sets up queue `index`.
     pub(crate) fn queue(&self, index: u16) -> Result<Virtqueue, String> {
+        let place = self.place_queue(index)?;
+        let queue = Virtqueue::new(index, place.size, place.notify, place.bell);
+        self.enable_queue(
+            queue.descriptors_address(),
+            queue.available_address(),
+            queue.used_address(),
+        );
+        Ok(queue)
+    }
+
+    /// Selects queue `index` and sets its size and interrupt.
+    pub(crate) fn place_queue(&self, index: u16) -> Result<QueuePlace, String> {
         let common = self.common;
         common.write(common::QUEUE_SELECT, index);
         let size = queue_size(common.read::<u16>(common::QUEUE_SIZE))
@@ -189,17 +216,25 @@ impl VirtioDevice {
             .checked_mul(self.notify_multiplier)
             .filter(|offset| offset.is_multiple_of(2) && offset + 2 <= self.notify.bytes())
             .ok_or_else(|| format!("the notification of queue {index} is out of range"))?;
-        let queue = Virtqueue::new(index, size, self.notify, bell);
+        Ok(QueuePlace {
+            size,
+            notify: self.notify,
+            bell,
+        })
+    }
+
+    /// Tells the device where the rings of the selected queue are, and that it may use them.
+    pub(crate) fn enable_queue(&self, descriptors: u64, available: u64, used: u64) {
+        let common = self.common;
         for (register, address) in [
-            (common::QUEUE_DESCRIPTORS, queue.descriptors_address()),
-            (common::QUEUE_AVAILABLE, queue.available_address()),
-            (common::QUEUE_USED, queue.used_address()),
+            (common::QUEUE_DESCRIPTORS, descriptors),
+            (common::QUEUE_AVAILABLE, available),
+            (common::QUEUE_USED, used),
         ] {
             common.write(register, address as u32);
             common.write(register + 4, (address >> 32) as u32);
         }
         common.write(common::QUEUE_ENABLE, 1u16);
-        Ok(queue)
     }
 
     /// Lets the device run; its queues are set up.

@@ -31,6 +31,8 @@ pub const COMMANDS_MAX: usize = 64;
 pub const EMPTY_CONFIG: &str = "/dev/null";
 /// Seconds between updates of `xl top`.
 pub const TOP_DELAY_SECONDS: u32 = 3;
+/// The most blocks that `xl disk-read` reads.
+pub const DISK_READ_BLOCKS_MAX: u32 = 65536;
 /// Milliseconds between echo requests.
 pub const PING_INTERVAL_MS: u32 = 1000;
 
@@ -82,6 +84,12 @@ pub enum Command {
     },
     DebugKeys {
         keys: Vec<u8>,
+    },
+    DiskList,
+    DiskRead {
+        disk: String,
+        block: u64,
+        blocks: u32,
     },
     Modules,
     Ping {
@@ -263,6 +271,8 @@ fn command(spec: &'static Spec, arguments: Arguments) -> Result<Command, Command
         Verb::DebugKeys => Command::DebugKeys {
             keys: debug_keys(spec, one(arguments))?,
         },
+        Verb::DiskList => Command::DiskList,
+        Verb::DiskRead => disk_read(spec, arguments)?,
         Verb::Modules => Command::Modules,
         Verb::Ping => Command::Ping {
             count: arguments.number('c', 1..=1_000_000)?,
@@ -317,6 +327,22 @@ fn sched_credit2(spec: &'static Spec, arguments: &Arguments) -> Result<Command, 
         weight,
         cap_percent,
     })
+}
+
+fn disk_read(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
+    let blocks = arguments
+        .number('c', 1..=DISK_READ_BLOCKS_MAX)?
+        .unwrap_or(1);
+    let mut words = arguments.positional();
+    let (block, disk) = (words.remove(1), words.remove(0));
+    match block.parse() {
+        Ok(block) => Ok(Command::DiskRead {
+            disk,
+            block,
+            blocks,
+        }),
+        Err(_) => Err(usage_error(spec, format!("'{block}' is no block number"))),
+    }
 }
 
 fn debug_keys(spec: &'static Spec, keys: String) -> Result<Vec<u8>, CommandError> {

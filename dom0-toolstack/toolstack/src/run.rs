@@ -66,6 +66,17 @@ pub enum Effect {
     },
     /// Show network devices and addresses.
     Ip,
+    /// Show the host's disks with [`show::disk_list`].
+    DiskList,
+    /// Read blocks of one of the host's disks and show them with [`show::disk_dump`].
+    DiskRead {
+        /// Its name.
+        disk: String,
+        /// The first block.
+        block: u64,
+        /// Blocks.
+        blocks: u32,
+    },
     /// Restart or switch off, once what was written is out.
     Power(PowerAction),
 }
@@ -92,6 +103,16 @@ pub fn run(hypervisor: &impl Hypervisor, host: &Host<'_>, command: Command) -> E
             interval_ms,
         },
         Command::Ip => Effect::Ip,
+        Command::DiskList => Effect::DiskList,
+        Command::DiskRead {
+            disk,
+            block,
+            blocks,
+        } => Effect::DiskRead {
+            disk,
+            block,
+            blocks,
+        },
         Command::Reboot => Effect::Power(PowerAction::Reboot),
         Command::PowerOff => Effect::Power(PowerAction::PowerOff),
         Command::Help(text) => Effect::Print(text),

@@ -1,6 +1,7 @@
 //! What commands print: facts from the hypervisor as text, in the columns of `xl`.
 
 mod console;
+mod disks;
 mod info;
 mod list;
 mod top;
@@ -8,6 +9,7 @@ mod top;
 pub use console::{
     CONSOLE_CHUNK_BYTES, LOG_BYTES_MAX, Printable, Stream, Tail, ends_console, ends_top,
 };
+pub use disks::{DiskRow, disk_dump, disk_list};
 pub use info::{info, uptime};
 pub use list::{list, list_long, sched_credit2, vcpu_list};
 pub use top::{Snapshot, TopState};
