@@ -1,8 +1,9 @@
 //! Hypercalls: the one instruction, and the toolstack's [`Hypervisor`] over it.
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use godwit_abi::{
-    Client, CpuInfo, DomainConfig, DomainId, DomainInfo, HostInfo, MAX_ARGUMENTS, PowerAction,
+    BLOB_BYTES_MAX, Client, CpuInfo, DomainConfig, DomainId, DomainInfo, HostInfo, MAX_ARGUMENTS, PowerAction,
     Status, Trap, VENDOR_AMD, VENDOR_INTEL, VcpuIndex, VcpuInfo,
 };
 use godwit_toolstack::host::Hypervisor;
@@ -181,6 +182,76 @@ impl Hypervisor for Host {
 
     fn scheduler_set(&self, domain: DomainId, weight: u32, cap_percent: u32) -> Result<(), Status> {
         HYPERCALLS.scheduler_set(domain, weight, cap_percent)
+    }
+
+    fn guest_input(&self, domain: DomainId, bytes: &[u8]) -> Result<usize, Status> {
+        let (address, length) = input(bytes);
+        bounded(HYPERCALLS.guest_input(domain, address, length), bytes)
+    }
+
+    fn power_button(&self, domain: DomainId) -> Result<(), Status> {
+        HYPERCALLS.power_button(domain)
+    }
+
+    fn domain_clock_set(&self, domain: DomainId, unix_ns: u64) -> Result<(), Status> {
+        HYPERCALLS.domain_clock_set(domain, unix_ns)
+    }
+
+    fn vcpu_affinity_set(
+        &self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        cpus: u64,
+    ) -> Result<(), Status> {
+        HYPERCALLS.vcpu_affinity_set(domain, vcpu, cpus)
+    }
+
+    fn wall_clock(&self) -> Result<u64, Status> {
+        HYPERCALLS.wall_clock()
+    }
+
+    fn platform_state_read(&self, domain: DomainId, out: &mut [u8]) -> Result<usize, Status> {
+        let (address, length) = output(out);
+        bounded(HYPERCALLS.platform_state_read(domain, address, length), out)
+    }
+
+    fn platform_state_set(&self, domain: DomainId, records: &[u8]) -> Result<(), Status> {
+        let (address, length) = input(records);
+        HYPERCALLS.platform_state_set(domain, address, length)
+    }
+
+    fn xsave_state_read(
+        &self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        out: &mut [u8],
+    ) -> Result<usize, Status> {
+        let (address, length) = output(out);
+        let read = HYPERCALLS.xsave_state_read(domain, vcpu, address, length);
+        bounded(read, out)
+    }
+
+    fn xsave_state_set(
+        &self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        record: &[u8],
+    ) -> Result<(), Status> {
+        let (address, length) = input(record);
+        HYPERCALLS.xsave_state_set(domain, vcpu, address, length)
+    }
+
+    fn blob_write(&self, domain: DomainId, key: u32, bytes: &[u8]) -> Result<(), Status> {
+        let (address, length) = input(bytes);
+        HYPERCALLS.blob_write(domain, key, address, length)
+    }
+
+    fn blob_read(&self, domain: DomainId, key: u32) -> Result<Vec<u8>, Status> {
+        let mut bytes = alloc::vec![0; BLOB_BYTES_MAX as usize];
+        let (address, length) = output(&mut bytes);
+        let length = HYPERCALLS.blob_read(domain, key, address, length)?;
+        bytes.truncate(length as usize);
+        Ok(bytes)
     }
 
     fn debug_key(&self, key: u8) -> Result<(), Status> {

@@ -23,6 +23,7 @@ mod net;
 mod pci;
 mod random;
 mod shell;
+mod site;
 mod start;
 mod tables;
 

@@ -13,8 +13,9 @@ use crate::executor::EventPort;
 use crate::hypercall::{HYPERCALLS, Host};
 use crate::memory::HostMemory;
 use crate::net::{self, Network, ping::ping};
-use crate::random;
+use crate::site::{ThisHost, Tools};
 use crate::start::Boot;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,8 +26,8 @@ use godwit_abi::ids::EventSource;
 use godwit_abi::{PowerAction, Status};
 use godwit_toolstack::command::{Command, parse_line};
 use godwit_toolstack::editor::{Editor, Event};
-use godwit_toolstack::modules::BootModule;
 use godwit_toolstack::net::ping::PingStatistics;
+use godwit_toolstack::operate::Toolstack;
 use godwit_toolstack::run::{self, Effect};
 use godwit_toolstack::table::pair;
 use typed::{Typed, interrupts};
@@ -35,7 +36,7 @@ use typed::{Typed, interrupts};
 struct Shell {
     typed: Typed,
     name: String,
-    modules: Vec<BootModule<'static>>,
+    tools: &'static Tools,
     network: Option<Network>,
     disks: Disks,
     boot_tsc: u64,
@@ -67,11 +68,17 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
     });
     let (keyboard, guest_output, domain_state) =
         ports.unwrap_or_else(|status| panic!("bind the console's events: {status}"));
-    spawner.spawn(domains::attend(domain_state).expect("spawned once"));
+    // There for as long as dom0 is: the shell and the task that attends to domains share it.
+    let tools = Box::leak(Box::new(Toolstack::new(ThisHost::new(), boot.modules)));
+    match tools.recover().await {
+        Ok(told) => told.iter().for_each(|what| log::info!("{what}")),
+        Err(error) => log::error!("cannot look for domains: {error}"),
+    }
+    spawner.spawn(domains::attend(tools, domain_state).expect("spawned once"));
     let mut shell = Shell {
         typed: Typed::new(keyboard),
         name: boot.options.name,
-        modules: boot.modules,
+        tools,
         network,
         disks,
         boot_tsc: boot.boot_tsc,
@@ -96,7 +103,7 @@ impl Shell {
                 self.show(&mut editor).await;
                 continue;
             };
-            let modules = &self.modules;
+            let modules = &self.tools.modules;
             let mut candidates = |before: &str| run::complete(&Host, modules, before);
             let event = editor.feed(byte, &mut candidates, &mut out);
             console::write(&out);
@@ -137,12 +144,10 @@ impl Shell {
     /// Runs a command. False: it failed or was interrupted.
     async fn command(&mut self, command: Command) -> bool {
         let is_info = command == Command::Info;
-        let host = run::Host {
-            name: &self.name,
-            modules: &self.modules,
-            random: random::bytes(),
-        };
-        match run::run(&Host, &host, command) {
+        let effect = run::run(self.tools, &self.name, command).await;
+        // A domain may have ended while the command worked on it.
+        domains::look();
+        match effect {
             Effect::Print(mut text) => {
                 if is_info {
                     pair(&mut text, "boot_ticks", &format!("{}", self.boot_ticks));
@@ -153,11 +158,6 @@ impl Shell {
             Effect::Fail(text) => {
                 console::write(text.as_bytes());
                 false
-            }
-            Effect::Created { domain, end, text } => {
-                console::write(text.as_bytes());
-                domains::watch(domain, end);
-                true
             }
             Effect::Follow(domain) => self.follow(domain).await,
             Effect::Top {

@@ -1,23 +1,32 @@
 //! A domain's configuration: `xl.cfg` text and `key=value` arguments into checked values.
 //!
-//! Entry point for input nobody vouches for: [`parse`], total and bounded. Every problem of all
-//! sources is reported at once, each with its line and a caret. Whether the name is taken and whether the
-//! kernel exists is not decided here: the caller knows the host.
+//! Entry point for input nobody vouches for: [`read`], total and bounded. Every problem of all
+//! sources is reported at once, each with its line and a caret. Whether the name is taken, the
+//! kernel exists or a disk is there is not decided here: the caller knows the host, and reports what it
+//! finds at the place of the setting with [`Document::refuse`].
 
+pub mod cpus;
+mod disk;
 mod keys;
+mod pairs;
+mod render;
 mod report;
 #[cfg(test)]
 mod tests;
 mod text;
+mod vif;
 
+pub use disk::{DISKS_MAX, Disk, DiskTarget, NBD_PORT, PART_BYTES_MAX, vdev};
 pub use keys::KEYS;
 pub use report::{ConfigError, Finding};
 pub use text::{CONFIG_BYTES_MAX, LIST_DEPTH_MAX, LIST_ENTRIES_MAX, PROBLEMS_MAX, SETTINGS_MAX};
+pub use vif::{Attachment, FORWARDS_MAX, Forward, Mac, Protocol, RATE_BYTES_MIN, VIFS_MAX, Vif};
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use report::{Place, Problem, Source};
+use core::fmt;
+use report::{Place, Places, Problem, Source};
 use text::{Setting, Value};
 
 /// Longest name, in bytes.
@@ -37,13 +46,31 @@ pub const MEMORY_MIB_DEFAULT: u64 = 64;
 /// What a file name that means a boot module begins with.
 pub const MODULE_PREFIX: &str = "module:";
 
+/// Whether a domain that does not say so has a source of entropy and a balloon.
+pub const EXTRAS_DEFAULT: bool = false;
+/// Longest path of a file, in bytes.
+pub const PATH_BYTES_MAX: usize = 256;
+
 /// What to do with a domain that has ended. `xl.cfg` knows more; those are refused by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EndAction {
     /// Take it apart.
     Destroy,
+    /// Take it apart and make it anew, with the same identity and devices.
+    Restart,
     /// Keep it as it is, to be looked at.
     Preserve,
+}
+
+impl EndAction {
+    /// As `xl.cfg` spells it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            EndAction::Destroy => "destroy",
+            EndAction::Restart => "restart",
+            EndAction::Preserve => "preserve",
+        }
+    }
 }
 
 /// What to do when a domain ends, by the way it ends.
@@ -51,7 +78,7 @@ pub enum EndAction {
 pub struct EndActions {
     /// It switched itself off.
     pub on_poweroff: EndAction,
-    /// It asked for a reset. Xen's default is a restart; until there is one, it is destroyed.
+    /// It asked for a reset.
     pub on_reboot: EndAction,
     /// It crashed.
     pub on_crash: EndAction,
@@ -61,10 +88,37 @@ impl Default for EndActions {
     fn default() -> Self {
         Self {
             on_poweroff: EndAction::Destroy,
-            on_reboot: EndAction::Destroy,
+            on_reboot: EndAction::Restart,
             on_crash: EndAction::Destroy,
         }
     }
+}
+
+/// Where an image comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Image {
+    /// A boot module, by its name.
+    Module(String),
+    /// A file of the configuration partition, by its path.
+    File(String),
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Image::Module(name) => write!(f, "{MODULE_PREFIX}{name}"),
+            Image::File(path) => f.write_str(path),
+        }
+    }
+}
+
+/// Which CPU a guest sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CpuPolicy {
+    /// A baseline that every host has, so that the domain can move to any of them.
+    Portable,
+    /// What this host has.
+    Host,
 }
 
 /// A checked configuration.
@@ -74,35 +128,88 @@ pub struct Config {
     pub name: String,
     /// Identity; a new one is made up when it is not given.
     pub uuid: Option<[u8; 16]>,
-    /// Memory at the start, MiB.
+    /// What its balloon is to leave it, MiB.
     pub memory_mib: u64,
-    /// Most memory it may have, MiB; at least `memory_mib`.
+    /// Memory it starts with and can have at most, MiB; at least `memory_mib`, and more only with a
+    /// balloon.
     pub memory_max_mib: u64,
     /// vCPUs, 1 to [`VCPUS_MAX`].
     pub vcpus: u32,
-    /// Name of the boot module that is the kernel.
-    pub kernel: String,
-    /// Name of the boot module that is the ramdisk.
-    pub ramdisk: Option<String>,
+    /// The kernel.
+    pub kernel: Image,
+    /// The ramdisk.
+    pub ramdisk: Option<Image>,
     /// Kernel command line; no control characters, at most [`CMDLINE_BYTES_MAX`] bytes.
     pub cmdline: String,
     /// Scheduling weight, 1 to 65535.
     pub weight: u32,
     /// Cap in percent of one CPU, 0 for none.
     pub cap_percent: u32,
+    /// CPUs its vCPUs may run on, a bit each: empty for all, one set for every vCPU, or a set for
+    /// each vCPU.
+    pub cpus: Vec<u64>,
+    /// Which CPU it sees.
+    pub cpu_policy: CpuPolicy,
+    /// Disks, by index, no two with the same.
+    pub disks: Vec<Disk>,
+    /// Network devices, in their order, no two with the same address.
+    pub vifs: Vec<Vif>,
+    /// It has a virtio console besides the serial port.
+    pub console: bool,
+    /// It has a source of entropy.
+    pub rng: bool,
+    /// It has a balloon.
+    pub balloon: bool,
+    /// It is started when the host is.
+    pub autostart: bool,
     /// What to do when it ends.
     pub end: EndActions,
 }
 
-/// Parses a configuration: the text of a file called `file`, overridden by `key=value` arguments.
+/// A setting, to report something about it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Spot {
+    /// The value of a key; the beginning of the file if it is not set.
+    Key(&'static str),
+    /// An entry of `disk`, by its index in [`Config::disks`].
+    Disk(usize),
+    /// An entry of `vif`, by its index in [`Config::vifs`].
+    Vif(usize),
+}
+
+/// A configuration together with the texts it came from.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// What the texts mean.
+    pub config: Config,
+    /// Name and text of each source.
+    sources: Vec<(String, String)>,
+    places: Places,
+}
+
+impl Document {
+    /// Refuses the configuration for what the host says about it: at least one problem.
+    pub fn refuse(&self, problems: Vec<(Spot, String)>) -> ConfigError {
+        let sources = self.sources.iter();
+        let sources: Vec<Source<'_>> = sources.map(|(name, text)| Source { name, text }).collect();
+        let placed = problems.into_iter().map(|(spot, what)| Problem {
+            place: self.places.find(spot),
+            what,
+        });
+        ConfigError::new(&sources, placed.collect())
+    }
+}
+
+/// Reads a configuration: the text of a file called `file`, overridden by `key=value` arguments.
 /// An argument's value may be bare: `name=t1` is `name="t1"`.
-pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Config, ConfigError> {
-    let names: Vec<String> = (1..=overrides.len())
-        .map(|n| format!("setting {n}"))
+pub fn read(file: &str, text: &str, overrides: &[String]) -> Result<Document, ConfigError> {
+    let mut owned = alloc::vec![(String::from(file), String::from(text))];
+    let arguments = overrides.iter().enumerate();
+    owned.extend(arguments.map(|(index, text)| (format!("setting {}", index + 1), text.clone())));
+    let sources: Vec<Source<'_>> = owned
+        .iter()
+        .map(|(name, text)| Source { name, text })
         .collect();
-    let mut sources = alloc::vec![Source { name: file, text }];
-    let pairs = names.iter().zip(overrides);
-    sources.extend(pairs.map(|(name, text)| Source { name, text }));
     let mut problems = Vec::new();
     let mut settings = text::read(&sources[0], 0, &mut problems);
     refuse_repeats(&settings, &mut problems);
@@ -118,12 +225,21 @@ pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Config, Con
             break;
         }
     }
-    let config = keys::check(settings, &mut problems);
+    let checked = keys::check(settings, &mut problems);
     problems.truncate(PROBLEMS_MAX);
-    match config {
-        Some(config) if problems.is_empty() => Ok(config),
+    match checked {
+        Some((config, places)) if problems.is_empty() => Ok(Document {
+            config,
+            sources: owned,
+            places,
+        }),
         Some(_) | None => Err(ConfigError::new(&sources, problems)),
     }
+}
+
+/// As [`read`], without the texts.
+pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Config, ConfigError> {
+    read(file, text, overrides).map(|document| document.config)
 }
 
 fn refuse_repeats(settings: &[Setting], problems: &mut Vec<Problem>) {

@@ -5,6 +5,7 @@
 //! synchronous and bounded; the methods take `&self` because the hypervisor, not the caller, owns
 //! the state, so several tasks of dom0 may hold it at once. Statuses are passed on as they come.
 
+use alloc::vec::Vec;
 use godwit_abi::{
     CpuInfo, DomainConfig, DomainId, DomainInfo, HostInfo, PowerAction, Status, VcpuIndex, VcpuInfo,
 };
@@ -93,6 +94,52 @@ pub trait Hypervisor {
 
     /// Sets a domain's scheduling weight and cap (percent of one CPU, 0 for none).
     fn scheduler_set(&self, domain: DomainId, weight: u32, cap_percent: u32) -> Result<(), Status>;
+
+    /// Types bytes into a domain's serial port. Returns how many were taken; the rest when the guest
+    /// has read some.
+    fn guest_input(&self, domain: DomainId, bytes: &[u8]) -> Result<usize, Status>;
+
+    /// Presses a domain's ACPI power button.
+    fn power_button(&self, domain: DomainId) -> Result<(), Status>;
+
+    /// Sets a domain's real-time clock to nanoseconds since 1970, UTC.
+    fn domain_clock_set(&self, domain: DomainId, unix_ns: u64) -> Result<(), Status>;
+
+    /// The CPUs a vCPU may run on, a bit each. BadArgument: none of them is there.
+    fn vcpu_affinity_set(&self, domain: DomainId, vcpu: VcpuIndex, cpus: u64)
+    -> Result<(), Status>;
+
+    /// The host's time of day, nanoseconds since 1970, UTC. NotSupported: there is no clock.
+    fn wall_clock(&self) -> Result<u64, Status>;
+
+    /// Writes the records of a paused domain's devices to `out`. Returns their length in bytes.
+    fn platform_state_read(&self, domain: DomainId, out: &mut [u8]) -> Result<usize, Status>;
+
+    /// Sets the devices of a paused domain from records. BadRecord: nothing was changed.
+    fn platform_state_set(&self, domain: DomainId, records: &[u8]) -> Result<(), Status>;
+
+    /// As `vcpu_state_read`, for the `XsaveState` record.
+    fn xsave_state_read(
+        &self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        out: &mut [u8],
+    ) -> Result<usize, Status>;
+
+    /// As `vcpu_state_set`, for the `XsaveState` record.
+    fn xsave_state_set(
+        &self,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        record: &[u8],
+    ) -> Result<(), Status>;
+
+    /// Keeps bytes under `key` as long as the domain lives, over a restart of the control domain; no
+    /// bytes remove them.
+    fn blob_write(&self, domain: DomainId, key: u32, bytes: &[u8]) -> Result<(), Status>;
+
+    /// What is kept under `key`. NotFound: nothing is.
+    fn blob_read(&self, domain: DomainId, key: u32) -> Result<Vec<u8>, Status>;
 
     /// Does what the debug key `key` does on the hypervisor's console.
     fn debug_key(&self, key: u8) -> Result<(), Status>;

@@ -1,14 +1,15 @@
 //! Running commands: what the hypervisor can answer is answered here, what needs the network, the
 //! clock or the terminal is handed back as an [`Effect`] for dom0 to carry out.
 
-use crate::build::{Order, create_domain};
-use crate::command::{self, Command, EMPTY_CONFIG, Known};
-use crate::config::{self, EndActions};
+use crate::command::{self, Command, Known};
+use crate::config;
 use crate::editor::Completion;
 use crate::host::Hypervisor;
 use crate::modules::{self, BootModule};
 use crate::names::{self, id_of, resolve};
+use crate::operate::{OperateError, Toolstack};
 use crate::show::{self, Stream, Tail};
+use crate::site::Site;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,17 +18,6 @@ use godwit_abi::{DomainId, DomainInfo, PowerAction, Status, VcpuIndex, VcpuInfo,
 /// Most vCPUs of a domain that are listed.
 const VCPUS_MAX: u32 = config::VCPUS_MAX;
 
-/// What commands may know of the host besides the hypervisor.
-#[derive(Clone, Copy, Debug)]
-pub struct Host<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Boot modules.
-    pub modules: &'a [BootModule<'a>],
-    /// Random bytes, fresh for every command.
-    pub random: [u8; 16],
-}
-
 /// What is left to be done for a command. All text has lines ended by `\n`.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Effect {
@@ -35,15 +25,6 @@ pub enum Effect {
     Print(String),
     /// Write this; the command has failed.
     Fail(String),
-    /// A domain was made: write this, and register it with [`crate::ends::Ends`].
-    Created {
-        /// The domain.
-        domain: DomainId,
-        /// What to do when it ends.
-        end: EndActions,
-        /// What to write.
-        text: String,
-    },
     /// Show a domain's debug console with a [`Tail`] until [`show::ends_console`].
     Follow(DomainId),
     /// Show `xl top` with a [`show::TopState`] until [`show::ends_top`].
@@ -81,8 +62,9 @@ pub enum Effect {
     Power(PowerAction),
 }
 
-/// Runs a command.
-pub fn run(hypervisor: &impl Hypervisor, host: &Host<'_>, command: Command) -> Effect {
+/// Runs a command on the host called `name`. Not to be dropped half way.
+pub async fn run<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command) -> Effect {
+    let hypervisor = toolstack.site.hypervisor();
     match command {
         Command::Top {
             delay_s,
@@ -117,14 +99,14 @@ pub fn run(hypervisor: &impl Hypervisor, host: &Host<'_>, command: Command) -> E
         Command::PowerOff => Effect::Power(PowerAction::PowerOff),
         Command::Help(text) => Effect::Print(text),
         Command::Echo(text) => Effect::Print(format!("{text}\n")),
-        Command::Modules => Effect::Print(modules::render(host.modules)),
+        Command::Modules => Effect::Print(modules::render(&toolstack.modules)),
         Command::NotImplemented(what) => Effect::Fail(format!("not implemented: {what}\n")),
-        Command::Create { settings, paused } => create(hypervisor, host, &settings, paused),
+        Command::Create { settings, paused } => create(toolstack, &settings, paused).await,
         Command::Console { domain, follow } => console(hypervisor, &domain, follow),
         Command::Info => print(
             hypervisor
                 .host_info()
-                .map(|info| show::info(host.name, &info, hypervisor.now_tsc())),
+                .map(|info| show::info(name, &info, hypervisor.now_tsc())),
         ),
         Command::Uptime => print(
             hypervisor
@@ -139,9 +121,10 @@ pub fn run(hypervisor: &impl Hypervisor, host: &Host<'_>, command: Command) -> E
             Ok(render(domains))
         }),
         Command::VcpuList { domain } => vcpu_list(hypervisor, domain),
-        Command::Destroy { domain } => {
-            on_domain(hypervisor, &domain, |id| hypervisor.domain_destroy(id))
-        }
+        Command::Destroy { domain } => match resolve(hypervisor, &domain) {
+            Ok(info) => done(toolstack.destroy(id_of(&info)).await),
+            Err(error) => Effect::Fail(format!("{error}\n")),
+        },
         Command::Pause { domain } => {
             on_domain(hypervisor, &domain, |id| hypervisor.domain_pause(id))
         }
@@ -262,42 +245,23 @@ fn whole_lines(mut text: String) -> String {
     text
 }
 
-fn create(
-    hypervisor: &impl Hypervisor,
-    host: &Host<'_>,
-    settings: &[String],
-    paused: bool,
-) -> Effect {
-    let config = match config::parse(EMPTY_CONFIG, "", settings) {
-        Ok(config) => config,
-        Err(error) => return Effect::Fail(format!("{error}\n")),
-    };
-    let domains = match names::all(hypervisor) {
-        Ok(domains) => domains,
-        Err(status) => return refused(status),
-    };
-    if let Some(taken) = domains.iter().find(|info| text(&info.name) == config.name) {
-        let (name, id) = (&config.name, id_of(taken));
-        return Effect::Fail(format!("there is a domain '{name}' already (id {id})\n"));
+/// Silent when it went well, as `xl` is.
+fn done(result: Result<(), OperateError>) -> Effect {
+    match result {
+        Ok(()) => Effect::Print(String::new()),
+        Err(error) => Effect::Fail(format!("{error}\n")),
     }
-    if let Some(taken) = domains.iter().find(|info| Some(info.uuid) == config.uuid) {
-        let (name, id) = (text(&taken.name), id_of(taken));
-        return Effect::Fail(format!(
-            "the domain '{name}' (id {id}) has this uuid already\n"
-        ));
-    }
-    let order = Order {
-        config: &config,
-        modules: host.modules,
-        random: host.random,
-        paused,
-    };
-    match create_domain(hypervisor, &order) {
-        Ok(domain) => Effect::Created {
-            domain,
-            end: config.end,
-            text: format!("created domain '{}' (id {domain})\n", config.name),
-        },
+}
+
+async fn create<S: Site>(toolstack: &Toolstack<S>, settings: &[String], paused: bool) -> Effect {
+    match toolstack
+        .create(command::EMPTY_CONFIG, settings, paused)
+        .await
+    {
+        Ok(made) => {
+            let (name, id) = (made.name, made.domain);
+            Effect::Print(format!("created domain '{name}' (id {id})\n"))
+        }
         Err(error) => Effect::Fail(format!("{error}\n")),
     }
 }

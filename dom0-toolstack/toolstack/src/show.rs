@@ -11,5 +11,5 @@ pub use console::{
 };
 pub use disks::{DiskRow, disk_dump, disk_list};
 pub use info::{info, uptime};
-pub use list::{list, list_long, sched_credit2, vcpu_list};
+pub use list::{list, list_long, sched_credit2, uuid_text, vcpu_list};
 pub use top::{Snapshot, TopState};

@@ -2,7 +2,8 @@
 //! the promises of `Config`.
 
 use godwit_toolstack::config::{
-    CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, NAME_BYTES_MAX, VCPUS_MAX, parse,
+    CMDLINE_BYTES_MAX, DISKS_MAX, MEMORY_MIB_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, VCPUS_MAX,
+    VIFS_MAX, parse,
 };
 
 /// One input: the file, then an override after each zero byte. Returns whether it was accepted.
@@ -21,10 +22,14 @@ pub(crate) fn judge(input: &[u8]) -> bool {
             assert!(config.memory_mib <= config.memory_max_mib);
             assert!(config.memory_max_mib <= MEMORY_MIB_MAX);
             assert!((1..=VCPUS_MAX).contains(&config.vcpus));
-            assert!(!config.kernel.is_empty());
+            let kernel = config.kernel.to_string();
+            assert!(!kernel.is_empty() && kernel.len() <= PATH_BYTES_MAX);
+            assert!(config.disks.len() <= DISKS_MAX && config.vifs.len() <= VIFS_MAX);
+            assert!(config.cpus.len() <= 1 || config.cpus.len() == config.vcpus as usize);
             assert!(config.cmdline.len() <= CMDLINE_BYTES_MAX);
             assert!(!config.cmdline.chars().any(char::is_control));
             assert!((1..=65535).contains(&config.weight));
+            assert_eq!(parse("again", &config.render(), &[]), Ok(config));
             true
         }
         Err(error) => {

@@ -1,10 +1,13 @@
 //! The keys of a configuration: what each may hold, and the limits they keep between them.
 
-use super::report::{Place, Problem};
+mod devices;
+
+use super::report::{Place, Places, Problem};
 use super::text::{Setting, Value};
 use super::{
-    CAP_PERCENT_MAX, CMDLINE_BYTES_MAX, Config, EndAction, EndActions, MEMORY_MIB_DEFAULT,
-    MEMORY_MIB_MAX, MODULE_PREFIX, NAME_BYTES_MAX, VCPUS_MAX, WEIGHT_DEFAULT,
+    CAP_PERCENT_MAX, CMDLINE_BYTES_MAX, Config, CpuPolicy, EXTRAS_DEFAULT, EndAction, EndActions, Image,
+    MEMORY_MIB_DEFAULT, MEMORY_MIB_MAX, MODULE_PREFIX, NAME_BYTES_MAX, PATH_BYTES_MAX, VCPUS_MAX,
+    WEIGHT_DEFAULT, cpus,
 };
 use crate::suggest::nearest;
 use alloc::format;
@@ -26,6 +29,15 @@ pub const KEYS: &[&str] = &[
     "root",
     "cpu_weight",
     "cap",
+    "cpus",
+    "cpu_policy",
+    "disk",
+    "vif",
+    "serial",
+    "console",
+    "rng",
+    "balloon",
+    "autostart",
     "on_poweroff",
     "on_reboot",
     "on_crash",
@@ -37,22 +49,17 @@ const KEYS_LATER: &[&str] = &[
     "bootloader",
     "builder",
     "cpuid",
-    "cpus",
-    "disk",
     "maxvcpus",
     "nic",
     "on_soft_reset",
     "on_watchdog",
     "pci",
     "pool",
-    "serial",
-    "vif",
     "vfb",
 ];
 
 /// Other values of `on_…` that `xl.cfg` knows.
 const ACTIONS_LATER: &[&str] = &[
-    "restart",
     "rename-restart",
     "coredump-destroy",
     "coredump-restart",
@@ -61,12 +68,26 @@ const ACTIONS_LATER: &[&str] = &[
 
 /// Keys whose bare value on a command line is a text even if it looks like a number.
 pub(super) fn is_text(key: &str) -> bool {
-    !["memory", "maxmem", "vcpus", "cpu_weight", "cap"].contains(&key)
+    ![
+        "memory",
+        "maxmem",
+        "vcpus",
+        "cpu_weight",
+        "cap",
+        "console",
+        "rng",
+        "balloon",
+        "autostart",
+    ]
+    .contains(&key)
 }
 
 /// Checks settings, of which no two have the same key, and makes a configuration of them. `None`
 /// only with a problem.
-pub(super) fn check(settings: Vec<Setting>, problems: &mut Vec<Problem>) -> Option<Config> {
+pub(super) fn check(
+    settings: Vec<Setting>,
+    problems: &mut Vec<Problem>,
+) -> Option<(Config, Places)> {
     for setting in &settings {
         if !KEYS.contains(&setting.key.as_str()) {
             problems.push(unknown_key(setting));
@@ -76,12 +97,21 @@ pub(super) fn check(settings: Vec<Setting>, problems: &mut Vec<Problem>) -> Opti
         source: 0,
         offset: 0,
     };
+    let places = Places {
+        keys: settings
+            .iter()
+            .map(|setting| (setting.key.clone(), setting.value_place))
+            .collect(),
+        ..Places::default()
+    };
     let mut keys = Keys {
         settings,
         problems,
         nowhere: end_of_first,
+        places,
     };
-    keys.config()
+    let config = keys.config()?;
+    Some((config, keys.places))
 }
 
 fn unknown_key(setting: &Setting) -> Problem {
@@ -105,44 +135,63 @@ struct Keys<'a> {
     problems: &'a mut Vec<Problem>,
     /// Where something missing is reported.
     nowhere: Place,
+    places: Places,
 }
 
 impl Keys<'_> {
     fn config(&mut self) -> Option<Config> {
-        self.check_type();
+        self.check_word("type", &["pvh"], &["hvm"]);
+        self.check_word("serial", &["pty"], &["none"]);
         let memory_mib = self.number("memory", 1..=MEMORY_MIB_MAX);
         let memory_mib = memory_mib.unwrap_or(MEMORY_MIB_DEFAULT);
         let name = self.name();
         let uuid = self.uuid();
-        let memory_max_mib = self.memory_max(memory_mib);
+        let balloon = self.flag("balloon").unwrap_or(EXTRAS_DEFAULT);
+        let memory_max_mib = self.memory_max(memory_mib, balloon);
         let vcpus = self.number("vcpus", 1..=u64::from(VCPUS_MAX));
-        let kernel = self.module("kernel");
+        let vcpus = vcpus.unwrap_or(1) as u32;
+        let kernel = self.image("kernel");
         if kernel.is_none() && !self.is_set("kernel") {
-            self.missing("kernel", "kernel=\"module:NAME\"");
+            self.missing("kernel", "kernel=\"module:NAME\" or a path");
         }
-        let ramdisk = self.module("ramdisk");
+        let ramdisk = self.image("ramdisk");
         let cmdline = self.cmdline();
         let weight = self.number("cpu_weight", 1..=65535);
         let cap = self.number("cap", 0..=u64::from(CAP_PERCENT_MAX));
-        let end = EndActions::default();
-        let end = EndActions {
-            on_poweroff: self.action("on_poweroff").unwrap_or(end.on_poweroff),
-            on_reboot: self.action("on_reboot").unwrap_or(end.on_reboot),
-            on_crash: self.action("on_crash").unwrap_or(end.on_crash),
-        };
         Some(Config {
-            name: name?,
             uuid,
             memory_mib,
             memory_max_mib,
-            vcpus: vcpus.unwrap_or(1) as u32,
-            kernel: kernel?,
+            vcpus,
             ramdisk,
             cmdline,
             weight: weight.map_or(WEIGHT_DEFAULT, |weight| weight as u32),
             cap_percent: cap.unwrap_or(0) as u32,
-            end,
+            cpus: self.cpus(vcpus),
+            cpu_policy: self.cpu_policy(),
+            disks: self.disks(),
+            vifs: self.vifs(),
+            console: self.flag("console").unwrap_or(false),
+            rng: self.flag("rng").unwrap_or(EXTRAS_DEFAULT),
+            balloon,
+            autostart: self.flag("autostart").unwrap_or(false),
+            end: self.end(),
+            name: name?,
+            kernel: kernel?,
         })
+    }
+
+    fn end(&mut self) -> EndActions {
+        let end = EndActions::default();
+        EndActions {
+            on_poweroff: self.action("on_poweroff").unwrap_or(end.on_poweroff),
+            on_reboot: self.action("on_reboot").unwrap_or(end.on_reboot),
+            on_crash: self.action("on_crash").unwrap_or(end.on_crash),
+        }
+    }
+
+    fn flag(&mut self, key: &str) -> Option<bool> {
+        self.number(key, 0..=1).map(|number| number == 1)
     }
 
     fn is_set(&self, key: &str) -> bool {
@@ -216,30 +265,54 @@ impl Keys<'_> {
         uuid
     }
 
-    fn memory_max(&mut self, memory_mib: u64) -> u64 {
+    fn memory_max(&mut self, memory_mib: u64, balloon: bool) -> u64 {
         let Some(most) = self.number("maxmem", 1..=MEMORY_MIB_MAX) else {
             return memory_mib;
         };
+        let place = self.place_of("maxmem");
         if most < memory_mib {
-            let found = self.settings.iter().find(|setting| setting.key == "maxmem");
-            let place = found.expect("it was just read").value_place;
             let what = format!("'maxmem' ({most}) is less than 'memory' ({memory_mib})");
             self.complain(place, what);
+        } else if most > memory_mib && !balloon {
+            let what = "'maxmem' above 'memory' needs balloon=1";
+            self.complain(place, what.into());
         }
         most
     }
 
-    fn module(&mut self, key: &str) -> Option<String> {
-        let (text, place) = self.text(key, 256)?;
+    /// Where a key that is set has its value.
+    fn place_of(&self, key: &str) -> Place {
+        let found = self.settings.iter().find(|setting| setting.key == key);
+        found.expect("it was just read").value_place
+    }
+
+    fn image(&mut self, key: &str) -> Option<Image> {
+        let (text, place) = self.text(key, PATH_BYTES_MAX)?;
         let what = match text.strip_prefix(MODULE_PREFIX) {
             Some("") => format!("'{key}' names no module after '{MODULE_PREFIX}'"),
-            Some(name) => return Some(name.into()),
-            None => format!(
-                "not implemented: '{key}' from a file needs a store; use \"{MODULE_PREFIX}NAME\" for a boot module"
-            ),
+            Some(name) => return Some(Image::Module(name.into())),
+            None if text.is_empty() => format!("'{key}' is empty"),
+            None => return Some(Image::File(text)),
         };
         self.complain(place, what);
         None
+    }
+
+    fn cpu_policy(&mut self) -> CpuPolicy {
+        let default = CpuPolicy::Portable;
+        let Some((text, place)) = self.text("cpu_policy", 32) else {
+            return default;
+        };
+        match text.as_str() {
+            "portable" => CpuPolicy::Portable,
+            "host" => CpuPolicy::Host,
+            other => {
+                let what =
+                    format!("'cpu_policy' cannot be '{other}'; use \"portable\" or \"host\"");
+                self.complain(place, what);
+                default
+            }
+        }
     }
 
     /// As `xl` does it: `cmdline` as it stands, or `root=` and `extra` put together.
@@ -269,27 +342,33 @@ impl Keys<'_> {
 
     fn action(&mut self, key: &str) -> Option<EndAction> {
         let (text, place) = self.text(key, 32)?;
+        let use_others = "use \"destroy\", \"restart\" or \"preserve\"";
         let what = match text.as_str() {
             "destroy" => return Some(EndAction::Destroy),
+            "restart" => return Some(EndAction::Restart),
             "preserve" => return Some(EndAction::Preserve),
             later if ACTIONS_LATER.contains(&later) => {
-                format!("not implemented: {key}=\"{later}\"; use \"destroy\" or \"preserve\"")
+                format!("not implemented: {key}=\"{later}\"; {use_others}")
             }
-            other => format!("'{key}' cannot be '{other}'; use \"destroy\" or \"preserve\""),
+            other => format!("'{key}' cannot be '{other}'; {use_others}"),
         };
         self.complain(place, what);
         None
     }
 
-    fn check_type(&mut self) {
-        let Some((kind, place)) = self.text("type", 32) else {
+    /// A key that changes nothing: one of `known` is accepted, `later` is refused by name.
+    fn check_word(&mut self, key: &str, known: &[&str], later: &[&str]) {
+        let Some((word, place)) = self.text(key, 32) else {
             return;
         };
-        let what = match kind.as_str() {
-            "pvh" => return,
-            "hvm" => "not implemented: type=\"hvm\"; use \"pvh\"".into(),
-            "pv" => "not supported: type=\"pv\"; use \"pvh\"".into(),
-            other => format!("'type' cannot be '{other}'; use \"pvh\""),
+        let word = word.as_str();
+        if known.contains(&word) {
+            return;
+        }
+        let known = known.join("\", \"");
+        let what = match later.contains(&word) {
+            true => format!("not implemented: {key}=\"{word}\"; use \"{known}\""),
+            false => format!("'{key}' cannot be '{word}'; use \"{known}\""),
         };
         self.complain(place, what);
     }

@@ -1,5 +1,6 @@
 //! Where a configuration comes from, and what is wrong in it, with the line and a caret.
 
+use super::Spot;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -20,6 +21,36 @@ pub(super) struct Place {
     pub source: usize,
     /// Byte offset in its text.
     pub offset: usize,
+}
+
+/// Where the settings of a configuration are.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Places {
+    /// By key.
+    pub keys: Vec<(String, Place)>,
+    /// The entries of `disk`, in the order of `Config::disks`.
+    pub disks: Vec<Place>,
+    /// The entries of `vif`.
+    pub vifs: Vec<Place>,
+}
+
+impl Places {
+    /// Where something is set; the beginning of the first source if it is not.
+    pub(super) fn find(&self, spot: Spot) -> Place {
+        let found = match spot {
+            Spot::Key(key) => {
+                let mut keys = self.keys.iter();
+                keys.find(|(name, _)| name == key).map(|(_, place)| place)
+            }
+            Spot::Disk(index) => self.disks.get(index),
+            Spot::Vif(index) => self.vifs.get(index),
+        };
+        let start = Place {
+            source: 0,
+            offset: 0,
+        };
+        found.copied().unwrap_or(start)
+    }
 }
 
 /// Something wrong at a place.

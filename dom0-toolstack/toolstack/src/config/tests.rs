@@ -17,6 +17,12 @@ extra = \"quiet \\\"x\\\"\"
 cpu_weight = 512
 cap = 150
 type = \"pvh\"
+cpus = \"0-1\"
+cpu_policy = \"host\"
+disk = [ 'vdev=vdb,target=nbd://h/e,access=ro', # the second
+         'main/web,raw,xvda' ]
+vif = ['type=nat']
+serial = \"pty\"; console = 1; rng = 0; balloon = 1; autostart = 1
 on_crash = 'preserve'
 ";
 
@@ -40,11 +46,22 @@ fn everything_set() {
         memory_mib: 64,
         memory_max_mib: 128,
         vcpus: 2,
-        kernel: "linux".into(),
-        ramdisk: Some("initrd".into()),
+        kernel: Image::Module("linux".into()),
+        ramdisk: Some(Image::Module("initrd".into())),
         cmdline: "root=/dev/vda quiet \"x\"".into(),
         weight: 512,
         cap_percent: 150,
+        cpus: std::vec![0b11],
+        cpu_policy: CpuPolicy::Host,
+        disks: std::vec![
+            Disk::parse("main/web,raw,xvda").unwrap(),
+            Disk::parse("vdev=vdb,target=nbd://h/e,access=ro").unwrap(),
+        ],
+        vifs: std::vec![Vif::parse("type=nat").unwrap()],
+        console: true,
+        rng: false,
+        balloon: true,
+        autostart: true,
         end: EndActions {
             on_crash: EndAction::Preserve,
             ..EndActions::default()
@@ -118,19 +135,30 @@ fn each_refusal_names_its_reason() {
         ("memory=[1]", "from 1 to 16777216"),
         ("memory=0x10000000000000000", "from 1 to 16777216"),
         ("maxmem=1", "'maxmem' (1) is less than 'memory' (8)"),
-        (
-            "kernel=/boot/linux",
-            "not implemented: 'kernel' from a file",
-        ),
+        ("kernel=", "'kernel' is empty"),
         ("kernel=module:", "names no module"),
         ("type=hvm", "not implemented: type=\"hvm\""),
         ("type=x", "'type' cannot be 'x'"),
         (
-            "on_reboot=restart",
-            "not implemented: on_reboot=\"restart\"",
+            "on_reboot=rename-restart",
+            "not implemented: on_reboot=\"rename-restart\"",
+        ),
+        ("serial=none", "not implemented: serial=\"none\""),
+        ("cpu_policy=best", "'cpu_policy' cannot be 'best'"),
+        ("cpus=9-8", "'9-8' is no CPU"),
+        ("cpus=['0','1']", "2 entries for 1 vCPUs"),
+        ("balloon=2", "from 0 to 1"),
+        ("disk=a/b", "'vdev' is missing"),
+        ("disk=[7]", "'disk' is a [\"text\", ...]"),
+        ("disk=['a/b,,vda','a/c,,xvda']", "two disks vda"),
+        ("disk=['a/b,,vda','a/b,,vdb,r']", "'a/b' is a disk already"),
+        ("vif=type=tap", "neither 'nat' nor 'bridge'"),
+        (
+            "vif=['mac=02:00:00:00:00:01','mac=02:00:00:00:00:01']",
+            "two vifs with this mac",
         ),
         ("on_crash=explode", "'on_crash' cannot be 'explode'"),
-        ("disk=[]", "not implemented: the key 'disk'"),
+        ("pci=[]", "not implemented: the key 'pci'"),
         ("cap=6401", "from 0 to 6400"),
         ("extra=\"a\" b", "'b' after the value"),
         ("extra=\"\\q\"", "have a meaning"),
@@ -149,6 +177,40 @@ fn each_refusal_names_its_reason() {
     assert!(refused("a=[1\n,'x'\n", &[]).contains("',' or ']' is expected"));
     assert!(refused("a=-1", &[]).contains("negative"));
     assert!(refused("a=1x", &[]).contains("'1x' is no number"));
+}
+
+#[test]
+fn what_the_host_finds_is_shown_where_it_is_set() {
+    let all = settings(&["memory=8", "disk=['a/b,,vdb', 'a/c,,vda']"]);
+    let text = "name = \"n\"\nkernel = \"k\"\n";
+    let document = read("f.cfg", text, &all).unwrap();
+    let error = document.refuse(std::vec![
+        (Spot::Disk(0), "no volume c".into()),
+        (Spot::Key("kernel"), "no file k".into()),
+        (Spot::Key("maxmem"), "too much".into()),
+    ]);
+    let error = error.to_string();
+    let lines: Vec<&str> = error
+        .lines()
+        .filter(|line| !line.starts_with(' '))
+        .collect();
+    let want = [
+        "f.cfg:1:1: too much",
+        "f.cfg:2:10: no file k",
+        "setting 2:1:19: no volume c",
+    ];
+    assert_eq!(lines, want);
+}
+
+#[test]
+fn a_configuration_reads_back_as_it_is_rendered() {
+    let mut config = parse("f.cfg", GOOD, &[]).unwrap();
+    assert_eq!(parse("again", &config.render(), &[]), Ok(config.clone()));
+    config.cmdline = "a\\b \"c\" #".into();
+    config.kernel = Image::File("boot/vmlinuz".into());
+    config.cpus = std::vec![1, 6];
+    config.end.on_crash = EndAction::Restart;
+    assert_eq!(parse("again", &config.render(), &[]), Ok(config));
 }
 
 #[test]

@@ -28,8 +28,8 @@ pub(super) enum Value {
     Number(u64),
     /// A text.
     Text(String),
-    /// A list.
-    List(Vec<Value>),
+    /// A list: each entry and where it is.
+    List(Vec<(Value, Place)>),
 }
 
 /// An assignment.
@@ -249,7 +249,10 @@ impl Reader<'_> {
                     let what = format!("more than {LIST_ENTRIES_MAX} entries");
                     return Err(self.problem(self.at, what));
                 }
-                Some(_) => entries.push(self.value(depth + 1)?),
+                Some(_) => {
+                    let place = self.place(self.at);
+                    entries.push((self.value(depth + 1)?, place));
+                }
             }
             self.skip_blank(true);
             match self.peek() {

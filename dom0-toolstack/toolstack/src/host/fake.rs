@@ -3,10 +3,12 @@
 
 extern crate std;
 
-use super::{COPY_BYTES_MAX, Hypervisor};
+mod calls;
+
+use super::COPY_BYTES_MAX;
 use godwit_abi::{
     CpuInfo, DomainConfig, DomainId, DomainInfo, DomainState, HostFeatures, HostInfo,
-    PAGE_SIZE_BYTES, PowerAction, Status, VENDOR_AMD, VcpuIndex, VcpuInfo, VcpuRunState, field,
+    PAGE_SIZE_BYTES, PowerAction, ShutdownReason, Status, VENDOR_AMD, field,
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,6 +17,8 @@ use zerocopy::FromZeros;
 
 /// `memory_populate` does at most so many pages a call: odd, so that callers must repeat.
 pub const POPULATE_STEP_PAGES: u64 = 37;
+/// Bytes of typing that a domain's serial port takes.
+pub const INPUT_BYTES_MAX: usize = 16;
 /// Most domains the fake holds.
 pub const SLOTS_MAX: usize = 16;
 
@@ -28,8 +32,22 @@ pub struct FakeDomain {
     pub pages: BTreeMap<u64, Vec<u8>>,
     /// Encoded states that were set, by vCPU.
     pub vcpu_states: BTreeMap<u16, Vec<u8>>,
+    /// Encoded extended states that were set, by vCPU.
+    pub xsave_states: BTreeMap<u16, Vec<u8>>,
+    /// The records of its devices.
+    pub platform: Vec<u8>,
     /// Its debug console.
     pub console: Vec<u8>,
+    /// What was typed and not read yet.
+    pub input: Vec<u8>,
+    /// How often its power button was pressed.
+    pub buttons: u32,
+    /// What its clock was set to.
+    pub clock_ns: Option<u64>,
+    /// CPUs its vCPUs may run on, where that was set.
+    pub affinity: BTreeMap<u16, u64>,
+    /// What is kept for the control domain.
+    pub blobs: BTreeMap<u32, Vec<u8>>,
 }
 
 /// State behind the `&self` methods.
@@ -50,6 +68,8 @@ pub struct FakeState {
     pub power: Vec<PowerAction>,
     /// The clock.
     pub now_tsc: u64,
+    /// What `wall_clock` answers.
+    pub wall_clock: Result<u64, Status>,
     /// Calls made so far.
     pub calls: usize,
     /// Refuse the call with this number (counted from 0) and no other.
@@ -99,6 +119,7 @@ impl FakeHypervisor {
                 keys: Vec::new(),
                 power: Vec::new(),
                 now_tsc: 2_000_001_000,
+                wall_clock: Ok(1_700_000_000_000_000_000),
                 calls: 0,
                 fail: None,
             }),
@@ -124,6 +145,25 @@ impl FakeHypervisor {
         })
         .unwrap();
         id
+    }
+
+    /// A domain ends by itself.
+    pub fn end(&self, id: DomainId, reason: ShutdownReason) {
+        let state = match reason {
+            ShutdownReason::PowerOff | ShutdownReason::Reboot => DomainState::Shutdown,
+            ShutdownReason::None
+            | ShutdownReason::TripleFault
+            | ShutdownReason::BadMemory
+            | ShutdownReason::EntryFailed
+            | ShutdownReason::UnknownExit
+            | ShutdownReason::BadInstruction
+            | ShutdownReason::Fault => DomainState::Crashed,
+        };
+        self.with(id, |domain| {
+            domain.info.state = state as u32;
+            domain.info.reason = reason as u32;
+        })
+        .expect("the domain is there");
     }
 
     /// From now on the `nth` call (0: the next one) answers `status`.
@@ -180,7 +220,14 @@ impl FakeHypervisor {
             info,
             pages: BTreeMap::new(),
             vcpu_states: BTreeMap::new(),
+            xsave_states: BTreeMap::new(),
+            platform: b"as after power-up".to_vec(),
             console: Vec::new(),
+            input: Vec::new(),
+            buttons: 0,
+            clock_ns: None,
+            affinity: BTreeMap::new(),
+            blobs: BTreeMap::new(),
         };
         if slot == state.slots.len() {
             state.slots.push(None);
@@ -227,218 +274,4 @@ fn visit(
         done += count;
     }
     Ok(())
-}
-
-impl Hypervisor for FakeHypervisor {
-    fn now_tsc(&self) -> u64 {
-        self.state.borrow().now_tsc
-    }
-
-    fn host_info(&self) -> Result<HostInfo, Status> {
-        self.count()?;
-        let state = self.state.borrow();
-        let mut host = state.host;
-        host.domains = state.slots.iter().flatten().count() as u32;
-        Ok(host)
-    }
-
-    fn cpu_info(&self, cpu: u32) -> Result<CpuInfo, Status> {
-        self.count()?;
-        let state = self.state.borrow();
-        state
-            .cpus
-            .get(cpu as usize)
-            .copied()
-            .ok_or(Status::NotFound)
-    }
-
-    fn domain_at(&self, slot: u16) -> Result<DomainId, Status> {
-        self.count()?;
-        let state = self.state.borrow();
-        let rest = state.slots.get(usize::from(slot)..).unwrap_or(&[]);
-        let first = rest.iter().flatten().next();
-        first.map(|domain| domain.id).ok_or(Status::NotFound)
-    }
-
-    fn domain_info(&self, domain: DomainId) -> Result<DomainInfo, Status> {
-        self.count()?;
-        self.with(domain, |domain| {
-            domain.info.console_end = domain.console.len() as u64;
-            domain.info
-        })
-    }
-
-    fn vcpu_info(&self, domain: DomainId, vcpu: VcpuIndex) -> Result<VcpuInfo, Status> {
-        self.count()?;
-        self.with(domain, |domain| {
-            if u32::from(vcpu.0) >= domain.info.vcpus {
-                return Err(Status::NoVcpu);
-            }
-            let mut info = VcpuInfo::new_zeroed();
-            info.state = VcpuRunState::Blocked as u32;
-            info.cpu = u32::from(vcpu.0) % 2;
-            info.affinity = 0b11;
-            info.cpu_ns = domain.info.cpu_ns / u64::from(domain.info.vcpus);
-            Ok(info)
-        })?
-    }
-
-    fn domain_create(&self, config: &DomainConfig) -> Result<DomainId, Status> {
-        self.count()?;
-        self.insert(config)
-    }
-
-    fn domain_destroy(&self, domain: DomainId) -> Result<(), Status> {
-        self.count()?;
-        if domain == DomainId::CONTROL {
-            return Err(Status::Denied);
-        }
-        self.with(domain, |_| ())?;
-        self.state.borrow_mut().slots[usize::from(domain.slot())] = None;
-        Ok(())
-    }
-
-    fn domain_pause(&self, domain: DomainId) -> Result<(), Status> {
-        self.count()?;
-        self.with(domain, |domain| {
-            domain.info.pauses += 1;
-            domain.info.state = DomainState::Paused as u32;
-        })
-    }
-
-    fn domain_unpause(&self, domain: DomainId) -> Result<(), Status> {
-        self.count()?;
-        self.with(domain, |domain| {
-            if domain.info.pauses == 0 {
-                return Err(Status::BadState);
-            }
-            domain.info.pauses -= 1;
-            if domain.info.pauses == 0 {
-                domain.info.state = DomainState::Running as u32;
-            }
-            Ok(())
-        })?
-    }
-
-    fn memory_populate(&self, domain: DomainId, page: u64, pages: u64) -> Result<u64, Status> {
-        self.count()?;
-        let free = self.state.borrow().host.free_bytes / PAGE_SIZE_BYTES;
-        let done = self.with(domain, |domain| {
-            let room = domain.info.memory_pages_max - domain.info.memory_pages;
-            let done = pages.min(POPULATE_STEP_PAGES).min(room).min(free);
-            if done == 0 && pages > 0 {
-                return Err(Status::NoMemory);
-            }
-            for page in page..page + done {
-                let zeroes = std::vec![0; PAGE_SIZE_BYTES as usize];
-                if domain.pages.insert(page, zeroes).is_some() {
-                    return Err(Status::Exists);
-                }
-            }
-            domain.info.memory_pages += done;
-            Ok(done)
-        })??;
-        self.state.borrow_mut().host.free_bytes -= done * PAGE_SIZE_BYTES;
-        Ok(done)
-    }
-
-    fn memory_write(&self, domain: DomainId, target: u64, bytes: &[u8]) -> Result<(), Status> {
-        self.count()?;
-        self.with(domain, |domain| {
-            visit(domain, target, bytes.len(), |page, range| {
-                page.copy_from_slice(&bytes[range]);
-            })
-        })?
-    }
-
-    fn memory_read(&self, domain: DomainId, source: u64, out: &mut [u8]) -> Result<(), Status> {
-        self.count()?;
-        self.with(domain, |domain| {
-            visit(domain, source, out.len(), |page, range| {
-                out[range].copy_from_slice(page);
-            })
-        })?
-    }
-
-    fn vcpu_state_set(
-        &self,
-        domain: DomainId,
-        vcpu: VcpuIndex,
-        record: &[u8],
-    ) -> Result<(), Status> {
-        self.count()?;
-        self.with(domain, |domain| {
-            if domain.info.pauses == 0 {
-                return Err(Status::BadState);
-            }
-            if u32::from(vcpu.0) >= domain.info.vcpus {
-                return Err(Status::NoVcpu);
-            }
-            domain.vcpu_states.insert(vcpu.0, record.to_vec());
-            Ok(())
-        })?
-    }
-
-    fn vcpu_state_read(
-        &self,
-        domain: DomainId,
-        vcpu: VcpuIndex,
-        out: &mut [u8],
-    ) -> Result<usize, Status> {
-        self.count()?;
-        self.with(domain, |domain| {
-            let state = domain.vcpu_states.get(&vcpu.0).ok_or(Status::NoVcpu)?;
-            let target = out.get_mut(..state.len()).ok_or(Status::BadArgument)?;
-            target.copy_from_slice(state);
-            Ok(state.len())
-        })?
-    }
-
-    fn guest_console_read(
-        &self,
-        domain: DomainId,
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<usize, Status> {
-        self.count()?;
-        self.with(domain, |domain| read_stream(&domain.console, offset, out))?
-    }
-
-    fn guest_console_start(&self, domain: DomainId) -> Result<u64, Status> {
-        self.count()?;
-        self.with(domain, |_| 0)
-    }
-
-    fn log_read(&self, offset: u64, out: &mut [u8]) -> Result<usize, Status> {
-        self.count()?;
-        read_stream(&self.state.borrow().log, offset, out)
-    }
-
-    fn log_start(&self) -> Result<u64, Status> {
-        self.count()?;
-        Ok(0)
-    }
-
-    fn scheduler_set(&self, domain: DomainId, weight: u32, cap_percent: u32) -> Result<(), Status> {
-        self.count()?;
-        self.with(domain, |domain| {
-            if weight == 0 || weight > 65535 {
-                return Err(Status::BadArgument);
-            }
-            (domain.info.weight, domain.info.cap_percent) = (weight, cap_percent);
-            Ok(())
-        })?
-    }
-
-    fn debug_key(&self, key: u8) -> Result<(), Status> {
-        self.count()?;
-        self.state.borrow_mut().keys.push(key);
-        Ok(())
-    }
-
-    fn power(&self, action: PowerAction) -> Result<(), Status> {
-        self.count()?;
-        self.state.borrow_mut().power.push(action);
-        Ok(())
-    }
 }

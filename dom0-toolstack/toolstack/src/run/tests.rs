@@ -2,22 +2,24 @@
 
 use super::*;
 use crate::command::parse_line;
-use crate::config::EndAction;
 use crate::host::fake::FakeHypervisor;
+use crate::site::fake::{FakeSite, block_on};
 
-fn enter(host: &FakeHypervisor, line: &str) -> Effect {
+type Fake = Toolstack<FakeSite>;
+
+fn fake() -> Fake {
+    let modules = std::vec![BootModule::new("micro", b"not an ELF")];
+    Toolstack::new(FakeSite::default(), modules)
+}
+
+fn enter(host: &Fake, line: &str) -> Effect {
     let mut commands = parse_line(line).unwrap();
     assert_eq!(commands.len(), 1);
-    let known = Host {
-        name: "host-a",
-        modules: &[BootModule::new("micro", b"not an ELF")],
-        random: [1; 16],
-    };
-    run(host, &known, commands.remove(0))
+    block_on(run(host, "host-a", commands.remove(0)))
 }
 
 #[track_caller]
-fn printed(host: &FakeHypervisor, line: &str) -> String {
+fn printed(host: &Fake, line: &str) -> String {
     match enter(host, line) {
         Effect::Print(text) => text,
         other => panic!("{line}: {other:?}"),
@@ -25,7 +27,7 @@ fn printed(host: &FakeHypervisor, line: &str) -> String {
 }
 
 #[track_caller]
-fn failed(host: &FakeHypervisor, line: &str) -> String {
+fn failed(host: &Fake, line: &str) -> String {
     match enter(host, line) {
         Effect::Fail(text) => text,
         other => panic!("{line}: {other:?}"),
@@ -34,15 +36,17 @@ fn failed(host: &FakeHypervisor, line: &str) -> String {
 
 #[test]
 fn life_of_a_domain() {
-    let host = FakeHypervisor::new();
-    let id = host.add_domain("web", 8);
+    let host = fake();
+    let id = host.site.hypervisor.add_domain("web", 8);
     assert_eq!(printed(&host, "xl pause web"), "");
     assert!(printed(&host, "xl list web").contains("--p---"));
     assert_eq!(printed(&host, "xl unpause 1"), "");
     assert!(failed(&host, "xl unpause 1").contains("BadState"));
     assert_eq!(printed(&host, "xl sched-credit2 -d web -c 50"), "");
     assert!(printed(&host, "xl sched-credit2").contains("1    256   50"));
-    host.with(id, |domain| domain.console = b"hello\r\n".to_vec())
+    host.site
+        .hypervisor
+        .with(id, |domain| domain.console = b"hello\r\n".to_vec())
         .unwrap();
     assert_eq!(printed(&host, "xl console -n web"), "hello\n");
     assert_eq!(enter(&host, "xl console web"), Effect::Follow(id));
@@ -54,10 +58,13 @@ fn life_of_a_domain() {
 
 #[test]
 fn creating_checks_names_and_says_why_not() {
-    let host = FakeHypervisor::new();
-    host.add_domain("web", 8);
+    let host = fake();
+    host.site.hypervisor.add_domain("web", 8);
     let error = failed(&host, "xl create /dev/null name=web kernel=module:micro");
-    assert_eq!(error, "there is a domain 'web' already (id 1)\n");
+    assert!(
+        error.starts_with("setting 1:1:6: there is a domain 'web' already (id 1)\n"),
+        "{error}"
+    );
     let error = failed(
         &host,
         "xl create /dev/null name=x kernel=module:micro uuid=00000000-0000-0000-0000-000000000000",
@@ -71,7 +78,6 @@ fn creating_checks_names_and_says_why_not() {
         "{error}"
     );
     assert!(failed(&host, "xl migrate web b").starts_with("not implemented: xl migrate"));
-    assert_eq!(EndActions::default().on_crash, EndAction::Destroy);
 }
 
 #[test]
@@ -88,25 +94,25 @@ fn completion_knows_the_host() {
         texts("xl create /dev/null kernel="),
         ["kernel=module:micro"]
     );
-    assert_eq!(texts("xl create /dev/null cp"), ["cpu_weight="]);
+    assert_eq!(texts("xl create /dev/null cp"), ["cpu_policy=", "cpu_weight=", "cpus="]);
     host.fail_call(0, Status::Denied);
     assert!(texts("xl pause w").is_empty());
 }
 
 #[test]
 fn the_rest_is_handed_back_or_answered() {
-    let host = FakeHypervisor::new();
+    let host = fake();
     assert!(printed(&host, "xl info").contains("virt_vendor"));
     assert!(printed(&host, "uptime").starts_with("up "));
     assert!(printed(&host, "modules").contains("micro"));
     assert_eq!(printed(&host, "echo a  b"), "a b\n");
-    host.state.borrow_mut().log = b"(godwit) up\n".to_vec();
+    host.site.hypervisor.state.borrow_mut().log = b"(godwit) up\n".to_vec();
     assert_eq!(printed(&host, "xl dmesg"), "(godwit) up\n");
     assert_eq!(printed(&host, "xl debug-keys dq"), "");
-    assert_eq!(host.state.borrow().keys, b"dq");
-    host.fail_call(0, Status::BadArgument);
+    assert_eq!(host.site.hypervisor.state.borrow().keys, b"dq");
+    host.site.hypervisor.fail_call(0, Status::BadArgument);
     assert!(failed(&host, "xl debug-keys Z").contains("no debug key 'Z'"));
-    host.fail_call(0, Status::Denied);
+    host.site.hypervisor.fail_call(0, Status::Denied);
     assert!(failed(&host, "xl info").contains("Denied"));
     assert_eq!(enter(&host, "reboot"), Effect::Power(PowerAction::Reboot));
     let top = Effect::Top {

@@ -1,5 +1,6 @@
 //! `xl list`, `xl vcpu-list` and `xl sched-credit2`.
 
+use crate::config::cpus;
 use crate::names::id_of;
 use crate::table::{Align, Table, pair, seconds};
 use alloc::format;
@@ -67,7 +68,7 @@ pub fn list_long(domains: &[DomainInfo]) -> String {
         let state = DomainState::from_number(info.state);
         say("name", text(&info.name).into());
         say("domid", format!("{}", id_of(info)));
-        say("uuid", uuid(&info.uuid));
+        say("uuid", uuid_text(&info.uuid));
         say("state", words(info.state, state.map(DomainState::text)));
         say("pauses", format!("{}", info.pauses));
         if matches!(state, Some(DomainState::Shutdown | DomainState::Crashed)) {
@@ -103,7 +104,8 @@ fn words(number: u32, name: Option<&'static str>) -> String {
     name.map_or_else(|| format!("unknown ({number})"), String::from)
 }
 
-fn uuid(bytes: &[u8; 16]) -> String {
+/// An identity in its usual form.
+pub fn uuid_text(bytes: &[u8; 16]) -> String {
     let mut out = String::new();
     for (index, byte) in bytes.iter().enumerate() {
         if matches!(index, 4 | 6 | 8 | 10) {
@@ -139,34 +141,11 @@ pub fn vcpu_list(domains: &[(DomainInfo, Vec<VcpuInfo>)]) -> String {
                 cpu,
                 words(vcpu.state, state.map(VcpuRunState::text)),
                 seconds(vcpu.cpu_ns),
-                format!("{} / all", affinity(vcpu.affinity)),
+                format!("{} / all", cpus::show(vcpu.affinity)),
             ]);
         }
     }
     table.render()
-}
-
-/// A set of CPUs as ranges: `0-3,7`; `all` when every bit is set.
-fn affinity(cpus: u64) -> String {
-    if cpus == u64::MAX {
-        return "all".into();
-    }
-    let mut out = String::new();
-    let mut cpu = 0;
-    while cpu < 64 {
-        if cpus >> cpu & 1 == 0 {
-            cpu += 1;
-            continue;
-        }
-        let length = (!(cpus >> cpu)).trailing_zeros();
-        let comma = if out.is_empty() { "" } else { "," };
-        let _ = match length {
-            1 => write!(out, "{comma}{cpu}"),
-            _ => write!(out, "{comma}{cpu}-{}", cpu + length - 1),
-        };
-        cpu += length;
-    }
-    if out.is_empty() { "none".into() } else { out }
 }
 
 /// What `xl sched-credit2` prints.
@@ -252,18 +231,5 @@ web                                  1     0     0   -b-      12.3 0-1 / all
             "{long}"
         );
         assert!(long.contains("uuid                   : abababab-abab-abab-abab-abababababab\n"));
-    }
-
-    #[test]
-    fn sets_of_cpus_are_ranges() {
-        for (cpus, want) in [
-            (0, "none"),
-            (1, "0"),
-            (0b1011, "0-1,3"),
-            (!0, "all"),
-            (!1, "1-63"),
-        ] {
-            assert_eq!(affinity(cpus), want);
-        }
     }
 }

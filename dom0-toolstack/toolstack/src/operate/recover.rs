@@ -1,0 +1,60 @@
+//! After a restart of dom0: finding the domains again and serving their devices.
+
+use super::{OperateError, Toolstack};
+use crate::host::Hypervisor;
+use crate::site::{DeviceHost, Site};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use godwit_abi::DomainId;
+
+impl<S: Site> Toolstack<S> {
+    /// Finds all domains again, takes apart what was interrupted half way, and serves the devices of
+    /// the others. Returns what there is to tell, a sentence each; empty on a host just started.
+    pub async fn recover(&self) -> Result<Vec<String>, OperateError> {
+        let recovered = self.registry.recover(self.site.hypervisor())?;
+        let mut told = Vec::new();
+        for domain in recovered.unfinished {
+            let _busy = self.reserve(domain)?;
+            told.push(match self.take_apart(domain).await {
+                Ok(()) => format!("domain {domain} was half-made or half-destroyed: destroyed"),
+                Err(status) => {
+                    format!("domain {domain} is half-made and cannot be destroyed: {status}")
+                }
+            });
+        }
+        for (domain, error) in recovered.unknown {
+            told.push(format!("domain {domain} is left as it is: {error}"));
+        }
+        for domain in recovered.found {
+            self.serve_again(domain, &mut told).await;
+        }
+        Ok(told)
+    }
+
+    async fn serve_again(&self, domain: DomainId, told: &mut Vec<String>) {
+        let Some(entry) = self.registry.entry(domain) else {
+            return;
+        };
+        let name = &entry.config.name;
+        let mut served = 0;
+        for link in &entry.links {
+            match self.site.devices().reattach(domain, link).await {
+                Ok(()) => served += 1,
+                Err(why) => told.push(format!(
+                    "domain '{name}' (id {domain}): {} is not served again: {why}",
+                    link.device
+                )),
+            }
+        }
+        told.push(format!(
+            "domain '{name}' (id {domain}) found again, {served} devices"
+        ));
+    }
+
+    /// What a domain has now, if the hypervisor knows it.
+    pub(super) fn memory_mib(&self, domain: DomainId) -> Result<u64, OperateError> {
+        let info = self.site.hypervisor().domain_info(domain)?;
+        Ok(info.memory_pages / crate::build::PAGES_PER_MIB)
+    }
+}

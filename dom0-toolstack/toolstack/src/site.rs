@@ -1,0 +1,238 @@
+//! What the toolstack needs of a host besides the hypervisor, as traits: devices of guests, files of
+//! the configuration partition, stores with their volumes, time and chance.
+//!
+//! dom0 implements them over its back ends and drivers, tests over `fake::FakeSite`. Futures are
+//! polled on one vCPU and are not `Send`. An error is a sentence for the operator.
+
+use crate::config::{Disk, DiskTarget, Mac, Vif};
+use crate::host::Hypervisor;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::{Future, poll_fn};
+use core::task::Poll;
+use godwit_abi::DomainId;
+
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+
+/// A device of a guest that dom0 serves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Device {
+    /// A virtio disk.
+    Disk(Disk),
+    /// A virtio network device; its `mac` is set.
+    Vif(Vif),
+    /// A virtio console.
+    Console,
+    /// A virtio source of entropy.
+    Rng,
+    /// A virtio balloon.
+    Balloon,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Disk(disk) => write!(f, "disk {}", disk.vdev()),
+            Device::Vif(vif) => write!(f, "vif {}", vif.mac.unwrap_or(Mac([0; 6]))),
+            Device::Console => f.write_str("console"),
+            Device::Rng => f.write_str("rng"),
+            Device::Balloon => f.write_str("balloon"),
+        }
+    }
+}
+
+/// A device that a domain has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Its PCI device number in the guest.
+    pub slot: u32,
+    /// What it is.
+    pub device: Device,
+}
+
+/// The devices of guests. A domain's devices are found by domain and PCI device number.
+#[allow(async_fn_in_trait, reason = "one vCPU: nothing is Send")]
+pub trait DeviceHost {
+    /// Why a device could not be attached now: its volume is absent or in use, its server does not
+    /// answer, a port is taken. Nothing changes.
+    async fn check(&self, device: &Device) -> Result<(), String>;
+
+    /// Gives a domain a device and returns its PCI device number: `slot` if one is given. `state` is
+    /// what [`DeviceHost::save`] gave. Failing leaves nothing behind.
+    async fn attach(
+        &self,
+        domain: DomainId,
+        device: &Device,
+        slot: Option<u32>,
+        state: Option<&[u8]>,
+    ) -> Result<u32, String>;
+
+    /// Serves a device again after a restart of dom0: the guest has its PCI function already, what its
+    /// driver programmed is in the device's blob.
+    async fn reattach(&self, domain: DomainId, link: &Link) -> Result<(), String>;
+
+    /// Takes a device away from a domain that lives on.
+    async fn detach(&self, domain: DomainId, slot: u32) -> Result<(), String>;
+
+    /// Takes all devices from a domain that is about to be destroyed; requests under way are waited
+    /// for. To be called also for a domain that has none.
+    async fn detach_all(&self, domain: DomainId);
+
+    /// Waits for the requests under way of a domain that is paused, and begins no more.
+    async fn quiesce(&self, domain: DomainId) -> Result<(), String>;
+
+    /// Takes [`DeviceHost::quiesce`] back.
+    fn resume(&self, domain: DomainId);
+
+    /// The record of a quiesced device.
+    fn save(&self, domain: DomainId, slot: u32) -> Result<Vec<u8>, String>;
+
+    /// Tells a domain's balloon how many pages of 4 KiB the domain is to have.
+    fn balloon_target(&self, domain: DomainId, pages: u64) -> Result<(), String>;
+
+    /// A few words about a device for the operator: whether its driver runs, its address.
+    fn describe(&self, domain: DomainId, slot: u32) -> String;
+}
+
+/// Why a file could not be had.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FileError {
+    /// No disk has a configuration partition.
+    NoPartition,
+    /// There is no such file.
+    NotFound,
+    /// Anything else, in words.
+    Failed(String),
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileError::NoPartition => f.write_str("no disk has a partition GODWIT for files"),
+            FileError::NotFound => f.write_str("there is no such file"),
+            FileError::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// A name in a folder.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct FileEntry {
+    /// Its name.
+    pub name: String,
+    /// It is a folder.
+    pub is_folder: bool,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// The configuration partition. Paths are relative to its root, with `/` between names.
+#[allow(async_fn_in_trait, reason = "one vCPU: nothing is Send")]
+pub trait Files {
+    /// All of a file.
+    async fn read(&self, path: &str) -> Result<Vec<u8>, FileError>;
+    /// What is in a folder; `""` is the root.
+    async fn list(&self, path: &str) -> Result<Vec<FileEntry>, FileError>;
+    /// Writes a file, over the old one if there is one.
+    async fn write(&self, path: &str, bytes: &[u8]) -> Result<(), FileError>;
+    /// Removes a file.
+    async fn remove(&self, path: &str) -> Result<(), FileError>;
+}
+
+/// A disk of volumes, or one that could become it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreInfo {
+    /// Name of the store; `None` for a disk without one.
+    pub name: Option<String>,
+    /// The host's name of the disk.
+    pub disk: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Bytes that no volume has.
+    pub free_bytes: u64,
+    /// Volumes.
+    pub volumes: usize,
+}
+
+/// A volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VolumeInfo {
+    /// Name of its store.
+    pub store: String,
+    /// Its name.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// Stores and volumes.
+#[allow(async_fn_in_trait, reason = "one vCPU: nothing is Send")]
+pub trait Stores {
+    /// Every disk of the host.
+    async fn stores(&self) -> Result<Vec<StoreInfo>, String>;
+    /// Makes a store of a disk. What is on it is lost.
+    async fn create_store(&self, disk: &str, name: &str) -> Result<(), String>;
+    /// What is wrong with a store, a sentence each.
+    async fn check_store(&self, name: &str) -> Result<Vec<String>, String>;
+    /// The volumes of one store or of all.
+    async fn volumes(&self, store: Option<&str>) -> Result<Vec<VolumeInfo>, String>;
+    /// Makes a volume of at least `bytes`.
+    async fn create_volume(&self, store: &str, name: &str, bytes: u64) -> Result<(), String>;
+    /// Removes a volume. What is on it is lost.
+    async fn delete_volume(&self, store: &str, name: &str) -> Result<(), String>;
+    /// Makes a volume larger, or smaller with the loss of its end.
+    async fn resize_volume(&self, store: &str, name: &str, bytes: u64) -> Result<(), String>;
+    /// Opens a volume or an export, for the toolstack itself.
+    async fn open(
+        &self,
+        target: &DiskTarget,
+        writable: bool,
+    ) -> Result<Rc<dyn godwit_backends::disk::Disk>, String>;
+    /// Memory for what is read from them.
+    fn memory(&self) -> Rc<dyn godwit_backends::memory::Memory>;
+}
+
+/// A host.
+pub trait Site {
+    /// Its hypervisor.
+    type Hypervisor: Hypervisor;
+    /// Its devices of guests.
+    type Devices: DeviceHost;
+    /// Its files.
+    type Files: Files;
+    /// Its stores.
+    type Stores: Stores;
+
+    /// The hypervisor.
+    fn hypervisor(&self) -> &Self::Hypervisor;
+    /// The devices of guests.
+    fn devices(&self) -> &Self::Devices;
+    /// Files.
+    fn files(&self) -> &Self::Files;
+    /// Stores.
+    fn stores(&self) -> &Self::Stores;
+    /// Random bytes, other ones at every call.
+    fn random(&self) -> [u8; 16];
+}
+
+/// Lets other tasks run.
+pub(crate) fn yield_now() -> impl Future<Output = ()> {
+    let mut yielded = false;
+    poll_fn(move |context| {
+        if core::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+/// A version 4 UUID (RFC 9562 section 5.4) of random bytes.
+pub fn random_uuid(mut bytes: [u8; 16]) -> [u8; 16] {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes
+}

@@ -1,0 +1,357 @@
+//! A host in memory, for tests: the fake hypervisor, devices that only note what is done with them,
+//! files and volumes in maps. Every device call can be made to fail.
+
+extern crate std;
+
+use super::*;
+use crate::host::fake::FakeHypervisor;
+use godwit_backends::disk::Disk as BackendDisk;
+use godwit_backends::fake::{Arena, RamDisk};
+use godwit_backends::memory::Memory;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::string::ToString;
+use std::task::{Context, Poll, Waker};
+
+/// The first PCI device number the fake gives.
+pub const FIRST_SLOT: u32 = 4;
+/// Block size of the fake's volumes.
+pub const BLOCK_BYTES: u32 = 512;
+/// Memory for what is read from volumes.
+const ARENA_BYTES: usize = 8 << 20;
+
+/// Runs a future to its end. Panics when it does not end.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..10_000_000 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+    }
+    panic!("the future waits for something that never comes");
+}
+
+/// Devices of guests.
+#[derive(Default)]
+pub struct FakeDevices {
+    /// What each domain has, with the state it was attached with.
+    pub attached: RefCell<BTreeMap<(DomainId, u32), (Device, Option<Vec<u8>>)>>,
+    /// What was served again after a restart.
+    pub reattached: RefCell<Vec<(DomainId, Link)>>,
+    /// Domains that are quiesced.
+    pub quiesced: RefCell<Vec<DomainId>>,
+    /// What balloons were told, pages.
+    pub targets: RefCell<BTreeMap<DomainId, u64>>,
+    /// Calls that can fail, made so far.
+    pub calls: Cell<usize>,
+    /// The call that fails, counted from 0.
+    pub fail: Cell<Option<usize>>,
+}
+
+impl FakeDevices {
+    fn count(&self) -> Result<(), String> {
+        let call = self.calls.replace(self.calls.get() + 1);
+        match self.fail.get() == Some(call) {
+            true => Err("the fake fails as it was told".into()),
+            false => Ok(()),
+        }
+    }
+
+    /// The devices of a domain.
+    pub fn of(&self, domain: DomainId) -> Vec<Device> {
+        let attached = self.attached.borrow();
+        let own = attached.iter().filter(|((id, _), _)| *id == domain);
+        own.map(|(_, (device, _))| device.clone()).collect()
+    }
+}
+
+impl DeviceHost for FakeDevices {
+    async fn check(&self, device: &Device) -> Result<(), String> {
+        yield_now().await;
+        match device {
+            Device::Disk(disk) => match &disk.target {
+                DiskTarget::Volume { volume, .. } if volume == "absent" => {
+                    Err("there is no volume 'absent'".into())
+                }
+                DiskTarget::Volume { .. } | DiskTarget::Nbd { .. } => self.count(),
+            },
+            Device::Vif(_) | Device::Console | Device::Rng | Device::Balloon => self.count(),
+        }
+    }
+
+    async fn attach(
+        &self,
+        domain: DomainId,
+        device: &Device,
+        slot: Option<u32>,
+        state: Option<&[u8]>,
+    ) -> Result<u32, String> {
+        yield_now().await;
+        self.count()?;
+        let mut attached = self.attached.borrow_mut();
+        let free = |slot: &u32| !attached.contains_key(&(domain, *slot));
+        let slot = slot.or_else(|| (FIRST_SLOT..32).find(free));
+        let slot = slot.filter(free).ok_or("the slot is not free")?;
+        attached.insert((domain, slot), (device.clone(), state.map(Vec::from)));
+        Ok(slot)
+    }
+
+    async fn reattach(&self, domain: DomainId, link: &Link) -> Result<(), String> {
+        self.count()?;
+        self.reattached.borrow_mut().push((domain, link.clone()));
+        Ok(())
+    }
+
+    async fn detach(&self, domain: DomainId, slot: u32) -> Result<(), String> {
+        self.count()?;
+        let removed = self.attached.borrow_mut().remove(&(domain, slot));
+        removed.map(|_| ()).ok_or("there is no such device".into())
+    }
+
+    async fn detach_all(&self, domain: DomainId) {
+        yield_now().await;
+        self.attached
+            .borrow_mut()
+            .retain(|(id, _), _| *id != domain);
+        self.quiesced.borrow_mut().retain(|id| *id != domain);
+    }
+
+    async fn quiesce(&self, domain: DomainId) -> Result<(), String> {
+        self.count()?;
+        self.quiesced.borrow_mut().push(domain);
+        Ok(())
+    }
+
+    fn resume(&self, domain: DomainId) {
+        self.quiesced.borrow_mut().retain(|id| *id != domain);
+    }
+
+    fn save(&self, domain: DomainId, slot: u32) -> Result<Vec<u8>, String> {
+        self.count()?;
+        assert!(
+            self.quiesced.borrow().contains(&domain),
+            "saved while it works"
+        );
+        let attached = self.attached.borrow();
+        let (device, _) = attached
+            .get(&(domain, slot))
+            .ok_or("there is no such device")?;
+        Ok(std::format!("state of {device}").into_bytes())
+    }
+
+    fn balloon_target(&self, domain: DomainId, pages: u64) -> Result<(), String> {
+        self.count()?;
+        self.targets.borrow_mut().insert(domain, pages);
+        Ok(())
+    }
+
+    fn describe(&self, _: DomainId, slot: u32) -> String {
+        std::format!("slot {slot}")
+    }
+}
+
+/// Files, in one folder.
+#[derive(Default)]
+pub struct FakeFiles {
+    /// By path.
+    pub files: RefCell<BTreeMap<String, Vec<u8>>>,
+    /// There is no partition.
+    pub absent: Cell<bool>,
+}
+
+impl FakeFiles {
+    fn there(&self) -> Result<(), FileError> {
+        match self.absent.get() {
+            true => Err(FileError::NoPartition),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Files for FakeFiles {
+    async fn read(&self, path: &str) -> Result<Vec<u8>, FileError> {
+        self.there()?;
+        yield_now().await;
+        self.files
+            .borrow()
+            .get(path)
+            .cloned()
+            .ok_or(FileError::NotFound)
+    }
+
+    async fn list(&self, path: &str) -> Result<Vec<FileEntry>, FileError> {
+        self.there()?;
+        let files = self.files.borrow();
+        let inside = files.iter().filter_map(|(name, bytes)| {
+            let name = match path {
+                "" => name.as_str(),
+                folder => name.strip_prefix(folder)?.strip_prefix('/')?,
+            };
+            (!name.contains('/')).then(|| FileEntry {
+                name: name.into(),
+                is_folder: false,
+                bytes: bytes.len() as u64,
+            })
+        });
+        Ok(inside.collect())
+    }
+
+    async fn write(&self, path: &str, bytes: &[u8]) -> Result<(), FileError> {
+        self.there()?;
+        self.files.borrow_mut().insert(path.into(), bytes.into());
+        Ok(())
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), FileError> {
+        self.there()?;
+        let removed = self.files.borrow_mut().remove(path);
+        removed.map(|_| ()).ok_or(FileError::NotFound)
+    }
+}
+
+/// Volumes.
+pub struct FakeStores {
+    arena: Rc<dyn Memory>,
+    /// By store and name.
+    pub volumes: RefCell<BTreeMap<(String, String), Rc<RamDisk>>>,
+}
+
+impl FakeStores {
+    fn new() -> Self {
+        Self {
+            arena: Arena::new(ARENA_BYTES),
+            volumes: RefCell::default(),
+        }
+    }
+}
+
+impl Stores for FakeStores {
+    async fn stores(&self) -> Result<Vec<StoreInfo>, String> {
+        Ok(std::vec![StoreInfo {
+            name: Some("main".into()),
+            disk: "nvme0".into(),
+            bytes: 1 << 30,
+            free_bytes: 1 << 29,
+            volumes: self.volumes.borrow().len(),
+        }])
+    }
+
+    async fn create_store(&self, disk: &str, _: &str) -> Result<(), String> {
+        Err(std::format!("'{disk}' has a store already"))
+    }
+
+    async fn check_store(&self, name: &str) -> Result<Vec<String>, String> {
+        match name {
+            "main" => Ok(Vec::new()),
+            name => Err(std::format!("there is no store '{name}'")),
+        }
+    }
+
+    async fn volumes(&self, store: Option<&str>) -> Result<Vec<VolumeInfo>, String> {
+        let volumes = self.volumes.borrow();
+        let wanted = volumes
+            .iter()
+            .filter(|((own, _), _)| store.is_none_or(|store| store == own));
+        let all = wanted.map(|((store, name), disk)| VolumeInfo {
+            store: store.clone(),
+            name: name.clone(),
+            bytes: disk.geometry().bytes(),
+        });
+        Ok(all.collect())
+    }
+
+    async fn create_volume(&self, store: &str, name: &str, bytes: u64) -> Result<(), String> {
+        let key = (store.to_string(), name.to_string());
+        if self.volumes.borrow().contains_key(&key) {
+            return Err(std::format!("there is a volume '{name}' already"));
+        }
+        let blocks = bytes.div_ceil(BLOCK_BYTES.into());
+        let disk = RamDisk::new(self.memory(), blocks, BLOCK_BYTES);
+        self.volumes.borrow_mut().insert(key, disk);
+        Ok(())
+    }
+
+    async fn delete_volume(&self, store: &str, name: &str) -> Result<(), String> {
+        let key = (store.to_string(), name.to_string());
+        let removed = self.volumes.borrow_mut().remove(&key);
+        removed
+            .map(|_| ())
+            .ok_or(std::format!("there is no volume '{name}'"))
+    }
+
+    async fn resize_volume(&self, _: &str, _: &str, _: u64) -> Result<(), String> {
+        Err("the fake's volumes stay as they are".into())
+    }
+
+    async fn open(&self, target: &DiskTarget, _: bool) -> Result<Rc<dyn BackendDisk>, String> {
+        let missing = || std::format!("there is no volume '{target}'");
+        match target {
+            DiskTarget::Volume { store, volume } => {
+                let key = (store.clone(), volume.clone());
+                let disk = self.volumes.borrow().get(&key).cloned();
+                Ok(disk.ok_or_else(missing)?)
+            }
+            DiskTarget::Nbd { .. } => Err(missing()),
+        }
+    }
+
+    fn memory(&self) -> Rc<dyn Memory> {
+        Rc::clone(&self.arena)
+    }
+}
+
+/// The fake.
+pub struct FakeSite {
+    /// The hypervisor.
+    pub hypervisor: FakeHypervisor,
+    /// Devices.
+    pub devices: FakeDevices,
+    /// Files.
+    pub files: FakeFiles,
+    /// Stores.
+    pub stores: FakeStores,
+    /// How many random values were given.
+    pub randoms: Cell<u8>,
+}
+
+impl Default for FakeSite {
+    fn default() -> Self {
+        Self {
+            hypervisor: FakeHypervisor::new(),
+            devices: FakeDevices::default(),
+            files: FakeFiles::default(),
+            stores: FakeStores::new(),
+            randoms: Cell::new(0),
+        }
+    }
+}
+
+impl Site for FakeSite {
+    type Hypervisor = FakeHypervisor;
+    type Devices = FakeDevices;
+    type Files = FakeFiles;
+    type Stores = FakeStores;
+
+    fn hypervisor(&self) -> &FakeHypervisor {
+        &self.hypervisor
+    }
+
+    fn devices(&self) -> &FakeDevices {
+        &self.devices
+    }
+
+    fn files(&self) -> &FakeFiles {
+        &self.files
+    }
+
+    fn stores(&self) -> &FakeStores {
+        &self.stores
+    }
+
+    fn random(&self) -> [u8; 16] {
+        let count = self.randoms.get().wrapping_add(1);
+        self.randoms.set(count);
+        [count; 16]
+    }
+}
