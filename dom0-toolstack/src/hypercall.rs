@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use godwit_abi::{
-    BLOB_BYTES_MAX, Client, CpuInfo, DomainConfig, DomainId, DomainInfo, HostInfo, MAX_ARGUMENTS, PowerAction,
-    Status, Trap, VENDOR_AMD, VENDOR_INTEL, VcpuIndex, VcpuInfo,
+    BLOB_BYTES_MAX, Client, CpuInfo, DomainConfig, DomainId, DomainInfo, HostInfo, MAX_ARGUMENTS,
+    PowerAction, Status, Trap, VENDOR_AMD, VENDOR_INTEL, VcpuIndex, VcpuInfo,
 };
 use godwit_toolstack::host::Hypervisor;
 use zerocopy::{FromBytes, IntoBytes};

@@ -15,6 +15,7 @@ mod disk;
 mod dma;
 mod executor;
 mod fault;
+mod guest;
 mod heap;
 mod hypercall;
 mod memory;
@@ -25,6 +26,7 @@ mod random;
 mod shell;
 mod site;
 mod start;
+mod stores;
 mod tables;
 
 use godwit_abi::StartInfo;

@@ -33,20 +33,12 @@ impl HostMemory {
     /// # Safety
     /// The range is mapped in dom0's nested and own page tables, is no memory of dom0's own, and
     /// stays so until [`Self::withdraw`].
-    #[expect(
-        dead_code,
-        reason = "guests' memory is mapped by the wiring of guest devices"
-    )]
     pub(crate) unsafe fn admit(&self, address: u64, bytes: u64) {
         let before = self.regions.borrow_mut().insert(address, address + bytes);
         assert!(before.is_none(), "{address:#x} admitted twice");
     }
 
     /// Takes back what `admit` let in, before it is unmapped.
-    #[expect(
-        dead_code,
-        reason = "guests' memory is mapped by the wiring of guest devices"
-    )]
     pub(crate) fn withdraw(&self, address: u64) {
         let before = self.regions.borrow_mut().remove(&address);
         assert!(before.is_some(), "{address:#x} was not admitted");

@@ -10,11 +10,13 @@ use crate::clock;
 use crate::console::{self, Keyboard};
 use crate::disk::{self, Disks};
 use crate::executor::EventPort;
+use crate::guest::{self, Guests};
 use crate::hypercall::{HYPERCALLS, Host};
 use crate::memory::HostMemory;
 use crate::net::{self, Network, ping::ping};
 use crate::site::{ThisHost, Tools};
 use crate::start::Boot;
+use crate::stores::HostStores;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -69,7 +71,13 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
     let (keyboard, guest_output, domain_state) =
         ports.unwrap_or_else(|status| panic!("bind the console's events: {status}"));
     // There for as long as dom0 is: the shell and the task that attends to domains share it.
-    let tools = Box::leak(Box::new(Toolstack::new(ThisHost::new(), boot.modules)));
+    let guests = Guests::new(memory, spawner);
+    if let Err(status) = guest::start(guests, spawner) {
+        panic!("bind the events of guests' devices: {status}");
+    }
+    let stores = HostStores::open(&disks).await;
+    let site = ThisHost::new(guests, stores);
+    let tools = Box::leak(Box::new(Toolstack::new(site, boot.modules)));
     match tools.recover().await {
         Ok(told) => told.iter().for_each(|what| log::info!("{what}")),
         Err(error) => log::error!("cannot look for domains: {error}"),

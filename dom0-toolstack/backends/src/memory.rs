@@ -193,6 +193,11 @@ impl GuestMemory {
         (gpa / PAGE_BYTES, (gpa + (bytes - 1)) / PAGE_BYTES)
     }
 
+    /// Takes the mapping away: from here on no address is the guest's.
+    pub fn take_runs(&self) -> Vec<Run> {
+        core::mem::take(&mut *self.runs.borrow_mut())
+    }
+
     /// Appends where `bytes` from `gpa` on are. On an error nothing is appended.
     pub fn spans(&self, gpa: u64, bytes: u64, out: &mut Vec<Span>) -> Result<(), NotGuestMemory> {
         let refused = NotGuestMemory { gpa, bytes };

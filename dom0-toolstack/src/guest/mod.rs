@@ -1,0 +1,168 @@
+//! Devices of guests: virtio functions that dom0 serves, between the hypervisor's calls and the back
+//! ends.
+//!
+//! [`Guests`] holds the functions by domain and PCI device number. Two tasks ([`pumps`]) bring what
+//! guests do (accesses, doorbells), one task a function serves it. The memory of a guest is mapped
+//! with its first device and unmapped with its last. What a driver has programmed is kept as a blob
+//! in the hypervisor whenever it changes, before the access that changed it is answered; so a dom0
+//! that was restarted finds it.
+
+mod attach;
+mod host;
+mod memory;
+mod pumps;
+
+pub(crate) use host::Devices;
+pub(crate) use pumps::start;
+
+use crate::hypercall::{HYPERCALLS, input};
+use crate::memory::HostMemory;
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use embassy_futures::select::select;
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_sync::signal::Signal;
+use godwit_abi::{BLOB_BYTES_MAX, DomainId, Status};
+use godwit_backends::memory::GuestMemory;
+use godwit_backends::virtio::{Interrupts, VirtioFunction};
+
+/// Functions served at a time, of all guests together.
+pub(crate) const FUNCTIONS_MAX: usize = 256;
+/// Key of the blob with the state of PCI device 0; the others follow.
+const STATE_KEY: u32 = 0x100;
+
+/// Every device of every guest.
+pub(crate) struct Guests {
+    memory: Rc<HostMemory>,
+    domains: RefCell<BTreeMap<DomainId, Domain>>,
+    spawner: embassy_executor::Spawner,
+}
+
+/// A guest with devices.
+struct Domain {
+    memory: Rc<GuestMemory>,
+    functions: BTreeMap<u32, Served>,
+}
+
+/// A function and what ends its task.
+struct Served {
+    function: Rc<VirtioFunction>,
+    #[expect(dead_code, reason = "the balloon and the network come next")]
+    kind: Kind,
+    stop: Rc<Stop>,
+}
+
+/// What a device is over, where somebody asks for it later.
+enum Kind {
+    Disk,
+}
+
+/// Tells a task to end, and that it has.
+#[derive(Default)]
+struct Stop {
+    asked: Signal<NoopRawMutex, ()>,
+    ended: Signal<NoopRawMutex, ()>,
+}
+
+impl Guests {
+    /// None yet.
+    pub(crate) fn new(memory: Rc<HostMemory>, spawner: embassy_executor::Spawner) -> &'static Self {
+        alloc::boxed::Box::leak(alloc::boxed::Box::new(Self {
+            memory,
+            domains: RefCell::new(BTreeMap::new()),
+            spawner,
+        }))
+    }
+
+    /// The function of a guest at a PCI device number.
+    fn function(&self, domain: DomainId, slot: u32) -> Option<Rc<VirtioFunction>> {
+        let domains = self.domains.borrow();
+        let served = domains.get(&domain)?.functions.get(&slot)?;
+        Some(Rc::clone(&served.function))
+    }
+
+    /// The functions of a guest.
+    fn functions(&self, domain: DomainId) -> Vec<Rc<VirtioFunction>> {
+        let domains = self.domains.borrow();
+        let functions = domains.get(&domain).map(|domain| domain.functions.values());
+        functions
+            .into_iter()
+            .flatten()
+            .map(|served| Rc::clone(&served.function))
+            .collect()
+    }
+
+    /// The PCI device numbers of a guest's functions.
+    fn slots(&self, domain: DomainId) -> Vec<u32> {
+        let domains = self.domains.borrow();
+        let functions = domains.get(&domain).map(|domain| domain.functions.keys());
+        functions.into_iter().flatten().copied().collect()
+    }
+
+    /// Tells the function's guest by hypercalls.
+    fn interrupts(domain: DomainId) -> Rc<Pin> {
+        Rc::new(Pin {
+            domain,
+            slot: Cell::new(u32::MAX),
+        })
+    }
+}
+
+/// Where the interrupts of a function go.
+struct Pin {
+    domain: DomainId,
+    slot: Cell<u32>,
+}
+
+impl Pin {
+    fn report(&self, result: Result<(), Status>) {
+        match result {
+            // A domain that is being destroyed hears nothing any more.
+            Ok(()) | Err(Status::NoDomain) => {}
+            Err(status) => log::warn!(
+                "interrupt for device {} of domain {}: {status}",
+                self.slot.get(),
+                self.domain
+            ),
+        }
+    }
+}
+
+impl Interrupts for Pin {
+    fn raise(&self, vector: u16) {
+        self.report(HYPERCALLS.device_interrupt(self.domain, self.slot.get(), vector));
+    }
+
+    fn lower(&self) {
+        self.report(HYPERCALLS.device_interrupt_clear(self.domain, self.slot.get()));
+    }
+}
+
+/// Serves a function until it is told to stop.
+#[embassy_executor::task(pool_size = FUNCTIONS_MAX)]
+async fn serve(function: Rc<VirtioFunction>, stop: Rc<Stop>) {
+    select(function.run(), stop.asked.wait()).await;
+    stop.ended.signal(());
+}
+
+/// Keeps what the driver of a function has programmed.
+fn keep(domain: DomainId, slot: u32, function: &VirtioFunction) -> Result<(), Status> {
+    let state = function.save();
+    let (address, length) = input(&state);
+    HYPERCALLS.blob_write(domain, STATE_KEY + slot, address, length)
+}
+
+/// What was kept of a function.
+fn kept(domain: DomainId, slot: u32) -> Result<Vec<u8>, String> {
+    let mut bytes = vec![0; BLOB_BYTES_MAX as usize];
+    let (address, length) = crate::hypercall::output(&mut bytes);
+    let found = HYPERCALLS.blob_read(domain, STATE_KEY + slot, address, length);
+    let length = crate::hypercall::bounded(found, &bytes)
+        .map_err(|status| alloc::format!("no state of device {slot} is kept: {status}"))?;
+    bytes.truncate(length);
+    Ok(bytes)
+}

@@ -1,0 +1,213 @@
+//! The stores of this host, for the toolstack: its own disks, and the volumes on them.
+
+use crate::disk::Disks;
+use crate::random;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
+use godwit_backends::disk::Disk;
+use godwit_backends::memory::Memory;
+use godwit_backends::storage::error::StoreError;
+use godwit_backends::storage::gpt::Random;
+use godwit_backends::storage::info::{Space, StoreOptions};
+use godwit_backends::storage::store::Store;
+use godwit_backends::storage::volume::Access;
+use godwit_toolstack::config::DiskTarget;
+use godwit_toolstack::site::{StoreInfo, Stores, VolumeInfo};
+
+/// All disks of the host, and the stores that some of them are.
+pub(crate) struct HostStores {
+    memory: Rc<dyn Memory>,
+    drives: RefCell<Vec<Drive>>,
+}
+
+struct Drive {
+    name: String,
+    disk: Rc<dyn Disk>,
+    /// `None`: the disk is no store, for this reason.
+    store: Result<Rc<Store>, String>,
+}
+
+/// Random numbers of the CPU's, for names of partitions.
+struct Chance;
+
+impl Random for Chance {
+    fn fill(&self, out: &mut [u8]) {
+        for piece in out.chunks_mut(16) {
+            piece.copy_from_slice(&random::bytes()[..piece.len()]);
+        }
+    }
+}
+
+fn words(error: impl fmt::Display) -> String {
+    error.to_string()
+}
+
+impl HostStores {
+    /// Looks at every disk; writes nothing.
+    pub(crate) async fn open(disks: &Disks) -> Self {
+        let mut drives = Vec::new();
+        for disk in &disks.all {
+            let opened = Store::open(
+                Rc::clone(&disk.disk),
+                Rc::clone(&disks.memory),
+                &disk.name,
+                Rc::new(Chance),
+            );
+            let store = opened.await.map(Rc::new).map_err(words);
+            if let Ok(store) = &store {
+                log::info!("disk {} is the store '{}'", disk.name, store.name());
+                for finding in store.findings().await {
+                    log::warn!("store '{}': {finding}", store.name());
+                }
+            }
+            drives.push(Drive {
+                name: disk.name.clone(),
+                disk: Rc::clone(&disk.disk),
+                store,
+            });
+        }
+        Self {
+            memory: Rc::clone(&disks.memory),
+            drives: RefCell::new(drives),
+        }
+    }
+
+    /// The store of a name.
+    pub(crate) fn store(&self, name: &str) -> Result<Rc<Store>, String> {
+        let drives = self.drives.borrow();
+        let mut stores = drives.iter().filter_map(|drive| drive.store.as_ref().ok());
+        match stores.find(|store| store.name() == name) {
+            Some(store) => Ok(Rc::clone(store)),
+            None => Err(match drives.iter().find(|drive| drive.name == name) {
+                Some(Drive {
+                    store: Err(why), ..
+                }) => format!("disk '{name}' is no store: {why}"),
+                Some(_) | None => format!("there is no store '{name}' (see 'xl store-list')"),
+            }),
+        }
+    }
+
+    /// All stores, by disk.
+    pub(crate) fn all(&self) -> Vec<Rc<Store>> {
+        let drives = self.drives.borrow();
+        let stores = drives.iter().filter_map(|drive| drive.store.as_ref().ok());
+        stores.cloned().collect()
+    }
+
+    /// Opens what a guest's disk, or the toolstack itself, is to read and write.
+    pub(crate) fn open_target(
+        &self,
+        target: &DiskTarget,
+        writable: bool,
+        user: &str,
+    ) -> Result<Rc<dyn Disk>, String> {
+        match target {
+            DiskTarget::Volume { store, volume } => {
+                let access = match writable {
+                    true => Access::Write,
+                    false => Access::Read,
+                };
+                let opened = self.store(store)?.open_volume(volume, access, user);
+                Ok(opened.map_err(words)? as Rc<dyn Disk>)
+            }
+            DiskTarget::Nbd { .. } => Err("not implemented: NBD".into()),
+        }
+    }
+}
+
+impl Stores for HostStores {
+    async fn stores(&self) -> Result<Vec<StoreInfo>, String> {
+        let drives = self.drives.borrow();
+        let info = |drive: &Drive| StoreInfo {
+            name: drive.store.as_ref().ok().map(|store| store.name().into()),
+            disk: drive.name.clone(),
+            bytes: drive.disk.geometry().bytes(),
+            free_bytes: drive.store.as_ref().map_or(0, |store| store.free().bytes),
+            volumes: drive
+                .store
+                .as_ref()
+                .map_or(0, |store| store.volumes().len()),
+        };
+        Ok(drives.iter().map(info).collect())
+    }
+
+    async fn create_store(&self, disk: &str, name: &str) -> Result<(), String> {
+        let device = {
+            let drives = self.drives.borrow();
+            let found = drives.iter().find(|drive| drive.name == disk);
+            let drive =
+                found.ok_or_else(|| format!("there is no disk '{disk}' (see 'xl disk-list')"))?;
+            if let Ok(store) = &drive.store {
+                return Err(format!(
+                    "disk '{disk}' is the store '{}' already",
+                    store.name()
+                ));
+            }
+            Rc::clone(&drive.disk)
+        };
+        if self.store(name).is_ok() {
+            return Err(format!("there is a store '{name}' already"));
+        }
+        let options = StoreOptions {
+            label: Some(name.into()),
+            overwrite: true,
+            ..StoreOptions::default()
+        };
+        let memory = Rc::clone(&self.memory);
+        let created = Store::create(device, memory, disk, Rc::new(Chance), &options);
+        let store = Rc::new(created.await.map_err(words)?);
+        let mut drives = self.drives.borrow_mut();
+        if let Some(drive) = drives.iter_mut().find(|drive| drive.name == disk) {
+            drive.store = Ok(store);
+        }
+        Ok(())
+    }
+
+    async fn check_store(&self, name: &str) -> Result<Vec<String>, String> {
+        Ok(self.store(name)?.findings().await)
+    }
+
+    async fn volumes(&self, store: Option<&str>) -> Result<Vec<VolumeInfo>, String> {
+        let stores = match store {
+            Some(name) => alloc::vec![self.store(name)?],
+            None => self.all(),
+        };
+        let mut all = Vec::new();
+        for store in stores {
+            all.extend(store.volumes().into_iter().map(|volume| VolumeInfo {
+                store: store.name().into(),
+                name: volume.name,
+                bytes: volume.bytes,
+            }));
+        }
+        Ok(all)
+    }
+
+    async fn create_volume(&self, store: &str, name: &str, bytes: u64) -> Result<(), String> {
+        let store = self.store(store)?;
+        let created = store.create_volume(name, bytes, Space::Sparse).await;
+        created.map_err(words)
+    }
+
+    async fn delete_volume(&self, store: &str, name: &str) -> Result<(), String> {
+        let deleted = self.store(store)?.delete_volume(name).await;
+        deleted.map_err(words)
+    }
+
+    async fn resize_volume(&self, store: &str, name: &str, bytes: u64) -> Result<(), String> {
+        let resized: Result<(), StoreError> = self.store(store)?.resize_volume(name, bytes).await;
+        resized.map_err(words)
+    }
+
+    async fn open(&self, target: &DiskTarget, writable: bool) -> Result<Rc<dyn Disk>, String> {
+        self.open_target(target, writable, "the toolstack")
+    }
+
+    fn memory(&self) -> Rc<dyn Memory> {
+        Rc::clone(&self.memory)
+    }
+}
