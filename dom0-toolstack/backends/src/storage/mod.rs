@@ -8,6 +8,7 @@ pub mod error;
 pub mod gpt;
 pub mod info;
 mod names;
+pub mod nbd;
 pub mod store;
 #[cfg(test)]
 mod store_tests;

@@ -342,10 +342,11 @@ impl Store {
             true => Some(self.open_volume(name, Access::Write, "resize")?),
             false => None,
         };
-        let state = self.state.borrow();
-        let mut table = state.table.clone();
-        table.resize(volume.slot, count, &state.reserved)?;
-        drop(state);
+        {
+            let state = self.state.borrow();
+            let mut table = state.table.clone();
+            table.resize(volume.slot, count, &state.reserved)?;
+        }
         let more = BlockRange {
             first: old.end(),
             count: count.saturating_sub(old.count),
