@@ -13,3 +13,4 @@ extern crate std;
 
 pub mod encode;
 pub mod handover;
+pub mod precopy;
