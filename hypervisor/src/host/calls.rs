@@ -452,32 +452,49 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         self.release_guest(&domain, address, count)
     }
 
-    fn device_add(&mut self, _: DomainId, _: u64, _: u64) -> Result<u32, Refusal> {
-        Err(Status::NotSupported.into())
+    fn device_add(&mut self, domain: DomainId, address: u64, length: u64) -> Result<u32, Refusal> {
+        let domain = self.find(domain)?;
+        self.define_device(&domain, address, length)
     }
-    fn device_remove(&mut self, _: DomainId, _: u32) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn device_remove(&mut self, domain: DomainId, device: u32) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        Ok(self.host.remove_device(&domain, device)?)
     }
-    fn device_request_take(&mut self, _: u64, _: u64) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn device_request_take(&mut self, address: u64, capacity: u64) -> Result<u64, Refusal> {
+        self.take_requests(address, capacity)
     }
+
     fn device_request_complete(
         &mut self,
-        _: DomainId,
-        _: VcpuIndex,
-        _: u64,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        value: u64,
     ) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+        let domain = self.find(domain)?;
+        Ok(self.host.complete_request(&domain, vcpu, value)?)
     }
-    fn doorbells_take(&mut self, _: u64, _: u64) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn doorbells_take(&mut self, address: u64, capacity: u64) -> Result<u64, Refusal> {
+        self.take_doorbells(address, capacity)
     }
-    fn device_interrupt(&mut self, _: DomainId, _: u32, _: u16) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn device_interrupt(
+        &mut self,
+        domain: DomainId,
+        device: u32,
+        vector: u16,
+    ) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        Ok(self.host.interrupt_guest(&domain, device, vector)?)
     }
-    fn device_interrupt_clear(&mut self, _: DomainId, _: u32) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn device_interrupt_clear(&mut self, domain: DomainId, device: u32) -> Result<(), Refusal> {
+        let domain = self.find(domain)?;
+        Ok(self.host.clear_guest_interrupt(&domain, device)?)
     }
+
     fn blob_write(
         &mut self,
         domain: DomainId,

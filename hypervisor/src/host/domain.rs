@@ -15,12 +15,13 @@ use godwit_vmm::devices::lapic::{ApicMode, Lapic};
 use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::lifecycle::Life;
 use godwit_vmm::sched::VcpuKey;
-use godwit_vmm::vcpu::{Ending, Inbox, Vcpu};
+use godwit_vmm::vcpu::{Ending, Exchange, Inbox, Vcpu};
 use spin::mutex::TicketMutex;
 use spin::once::Once;
 
 use super::Hosted;
 use super::blobs::Blobs;
+use super::devices::Wants;
 use super::memory::DomainMemory;
 use super::xstate::Xstate;
 use crate::backend::VcpuSetup;
@@ -58,6 +59,8 @@ pub(super) struct Domain<B: Hosted> {
     pub(super) console_told: AtomicBool,
     /// What dom0 keeps beside it.
     pub(super) blobs: Blobs,
+    /// What its guest wants of dom0.
+    pub(super) wants: Wants,
 }
 
 /// A vCPU of a domain. Whoever runs or inspects it holds `state`.
@@ -67,6 +70,8 @@ pub(super) struct VcpuSlot<B: Hosted> {
     pub(super) state: TicketMutex<VcpuState<B>>,
     /// Messages from others.
     pub(super) inbox: Inbox,
+    /// Where it asks dom0 for its devices' answers.
+    pub(super) exchange: Exchange,
     /// `Address` of its local APIC, published for senders.
     pub(super) apic_address: AtomicU64,
     pub(super) exits: AtomicU64,
@@ -153,6 +158,7 @@ impl<B: Hosted> Domain<B> {
             tsc_offset,
             console_told: AtomicBool::new(false),
             blobs: Blobs::new(),
+            wants: Wants::new(),
             weight: AtomicU32::new(shape.weight),
             cap_percent: AtomicU32::new(shape.cap_percent),
             shape,
@@ -237,6 +243,7 @@ impl<B: Hosted> VcpuSlot<B> {
             key,
             index,
             inbox: Inbox::new(),
+            exchange: Exchange::new(),
             apic_address: AtomicU64::new(address),
             state: TicketMutex::new(VcpuState {
                 hardware,

@@ -9,6 +9,7 @@ use godwit_abi::PowerAction;
 use godwit_records::VcpuState;
 use godwit_vmm::hardware::VcpuHardware;
 use godwit_vmm::sched::VcpuKey;
+use godwit_vmm::vcpu::Next;
 
 use super::domain::VcpuSlot;
 use super::{Host, Hosted};
@@ -27,7 +28,7 @@ pub(super) enum Errand<B: Hosted> {
 impl<B: Hosted> Host<B> {
     /// Carries out what waits. `dom0` is loaded on this CPU, before and after. Returns whether
     /// there was anything: then dom0 repeats its call at once.
-    pub(super) fn run_errand(&self, cpu: &mut B::Cpu, dom0: &mut B::Vcpu) -> bool {
+    pub(super) fn run_errand(&'static self, cpu: &mut B::Cpu, dom0: &mut B::Vcpu) -> bool {
         let errand = core::mem::replace(&mut *self.errand.lock(), Errand::None);
         match errand {
             Errand::None => false,
@@ -53,13 +54,25 @@ impl<B: Hosted> Host<B> {
         }
     }
 
-    fn save_vcpu(&self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>) -> VcpuState {
+    fn save_vcpu(&'static self, cpu: &mut B::Cpu, slot: &VcpuSlot<B>) -> VcpuState {
         let mut guard = slot.state.lock();
         let inner = &mut *guard;
         if let Some(pending) = &inner.pending_state {
             return VcpuState::clone(pending);
         }
         B::load(cpu, &mut inner.hardware);
+        // An answer that has come belongs to the state; a question that stands does not, it is asked again.
+        if inner.core.awaits_answer()
+            && slot.exchange.is_answered()
+            && let Some(runnable) = self.runnable(slot.key)
+        {
+            let mut world = self.world_of(&runnable);
+            let next = inner.core.resume_access(&mut inner.hardware, &mut world);
+            inner.halted = next == Next::Wait;
+            if let Next::End(ending) = next {
+                self.note_end(&runnable.domain, ending);
+            }
+        }
         let mut state = inner.hardware.save();
         B::unload(cpu, &mut inner.hardware);
         state.xcr0 = inner.xstate.saved_xcr0();

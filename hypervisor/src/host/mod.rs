@@ -11,6 +11,7 @@ pub(crate) mod calls;
 mod config_space;
 mod control;
 pub(crate) mod debug;
+mod devices;
 pub(crate) mod dom0;
 mod domain;
 mod domains;
@@ -95,6 +96,7 @@ pub(crate) struct Host<B: Hosted> {
     interrupts: TicketMutex<Interrupts>,
     errand: TicketMutex<Errand<B>>,
     devices: Vec<PciDevice>,
+    told: devices::Told,
     /// Things refused by name since boot.
     pub(crate) refused: AtomicU64,
     pub(crate) dom0_entry_tsc: AtomicU64,
@@ -132,6 +134,7 @@ pub(crate) fn build<B: Hosted>(
         interrupts: TicketMutex::new(Interrupts::new()),
         errand: TicketMutex::new(Errand::None),
         devices: pci::scan(),
+        told: devices::Told::new(),
         refused: AtomicU64::new(0),
         dom0_entry_tsc: AtomicU64::new(0),
     };

@@ -30,7 +30,7 @@ use core::sync::atomic::Ordering;
 use godwit_abi::EventSource;
 use godwit_records::Activity;
 use godwit_vmm::hardware::VcpuHardware;
-use godwit_vmm::lifecycle::Event;
+use godwit_vmm::lifecycle::{Event, ShutdownReason};
 use godwit_vmm::sched::{Decision, VcpuKey};
 use godwit_vmm::vcpu::{Ending, Next};
 
@@ -58,7 +58,7 @@ impl<B: Hosted> Host<B> {
         }
     }
 
-    fn runnable(&self, key: VcpuKey) -> Option<Runnable<B>> {
+    pub(super) fn runnable(&self, key: VcpuKey) -> Option<Runnable<B>> {
         self.vcpus
             .read()
             .get(usize::from(key.slot()))?
@@ -105,6 +105,7 @@ impl<B: Hosted> Host<B> {
             state.xstate.set_saved_xcr0(pending.xcr0);
             state.core.lapic.set_cr8(pending.cr8);
             state.core.set_activity(pending.activity);
+            state.core.forget_access(&self.world_of(slot));
             state.halted = pending.activity != Activity::Running;
         }
         state.hardware.set_tsc_offset(state.core.tsc_offset);
@@ -132,6 +133,16 @@ impl<B: Hosted> Host<B> {
         decision
     }
 
+    /// What surrounds a vCPU.
+    pub(super) fn world_of<'a>(&'static self, slot: &'a Runnable<B>) -> Surroundings<'a, B> {
+        Surroundings {
+            host: self,
+            domain: &slot.domain,
+            vcpu: slot,
+            wait_deadline: u64::MAX,
+        }
+    }
+
     /// The inner loop: enters the guest until something other than `Enter` comes of an exit or the
     /// time slice is over.
     fn run_until(
@@ -142,12 +153,7 @@ impl<B: Hosted> Host<B> {
         slice_end: u64,
     ) -> Next {
         let this = cpu::this();
-        let mut world = Surroundings {
-            host: self,
-            domain: &slot.domain,
-            vcpu: slot,
-            wait_deadline: u64::MAX,
-        };
+        let mut world = self.world_of(slot);
         if !slot.inbox.is_empty()
             && let Some(next) = state
                 .core
@@ -162,15 +168,25 @@ impl<B: Hosted> Host<B> {
             }
             state.halted = false;
         }
+        // dom0 has answered: the instruction ends before the guest takes anything else.
+        let mut ended = match state.core.awaits_answer() {
+            true => Some(state.core.resume_access(&mut state.hardware, &mut world)),
+            false => None,
+        };
         loop {
-            state.core.before_entry(&mut state.hardware, &mut world);
-            let deadline = slice_end
-                .min(state.core.timer_deadline())
-                .min(self.next_sleeper());
-            let exit = B::enter(cpu, &mut state.hardware, deadline);
-            cpu::PerCpu::bump(&this.exits);
-            slot.count_exit();
-            let next = state.core.handle(&mut state.hardware, &mut world, exit);
+            let next = match ended.take() {
+                Some(next) => next,
+                None => {
+                    state.core.before_entry(&mut state.hardware, &mut world);
+                    let deadline = slice_end
+                        .min(state.core.timer_deadline())
+                        .min(self.next_sleeper());
+                    let exit = B::enter(cpu, &mut state.hardware, deadline);
+                    cpu::PerCpu::bump(&this.exits);
+                    slot.count_exit();
+                    state.core.handle(&mut state.hardware, &mut world, exit)
+                }
+            };
             match next {
                 Next::Enter => {
                     if !slot.inbox.is_empty() || this.kicked.load(Ordering::Relaxed) {
@@ -223,12 +239,7 @@ impl<B: Hosted> Host<B> {
 
     /// Puts the vCPU to sleep, unless something has come for it meanwhile.
     fn wait(&'static self, slot: &Runnable<B>, state: &mut VcpuState<B>) {
-        let mut world = Surroundings {
-            host: self,
-            domain: &slot.domain,
-            vcpu: slot,
-            wait_deadline: u64::MAX,
-        };
+        let mut world = self.world_of(slot);
         if !slot.inbox.is_empty() || state.core.has_work(&mut world) {
             return;
         }
@@ -250,17 +261,7 @@ impl<B: Hosted> Host<B> {
     fn end(&self, cpu: &mut B::Cpu, slot: &Runnable<B>, state: &VcpuState<B>, ending: Ending) {
         use godwit_abi::ShutdownReason as Reason;
         let domain = &slot.domain;
-        let event = match ending.reason {
-            Reason::PowerOff => Event::ShutDown(godwit_vmm::lifecycle::ShutdownReason::PowerOff),
-            Reason::Reboot => Event::ShutDown(godwit_vmm::lifecycle::ShutdownReason::Reboot),
-            Reason::None
-            | Reason::TripleFault
-            | Reason::BadMemory
-            | Reason::EntryFailed
-            | Reason::UnknownExit
-            | Reason::BadInstruction
-            | Reason::Fault => Event::Crash,
-        };
+        let event = event_of(ending);
         if event == Event::Crash {
             log::warn!(
                 "domain {} ({}) vCPU {}: {}, detail {:#x}, RIP {:#x}",
@@ -280,8 +281,13 @@ impl<B: Hosted> Host<B> {
         if domain.is_control() {
             self.control_ended(cpu, ending);
         }
+        self.note_end(domain, ending);
+    }
+
+    /// A guest's life ends.
+    pub(super) fn note_end(&self, domain: &Domain<B>, ending: Ending) {
         *domain.ending.lock() = Some(ending);
-        self.step_life(domain, event);
+        self.step_life(domain, event_of(ending));
         self.raise(EventSource::DomainState);
     }
 
@@ -377,5 +383,21 @@ impl<B: Hosted> Host<B> {
         if let Some(key) = console::take_debug_key() {
             self.debug_key(key);
         }
+    }
+}
+
+/// What an ending is in a domain's life.
+fn event_of(ending: Ending) -> Event {
+    use godwit_abi::ShutdownReason as Reason;
+    match ending.reason {
+        Reason::PowerOff => Event::ShutDown(ShutdownReason::PowerOff),
+        Reason::Reboot => Event::ShutDown(ShutdownReason::Reboot),
+        Reason::None
+        | Reason::TripleFault
+        | Reason::BadMemory
+        | Reason::EntryFailed
+        | Reason::UnknownExit
+        | Reason::BadInstruction
+        | Reason::Fault => Event::Crash,
     }
 }

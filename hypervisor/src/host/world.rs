@@ -6,7 +6,7 @@ use godwit_abi::{Access, Answer, EventSource, MAX_ARGUMENTS};
 use godwit_vmm::cpuid::Policy;
 use godwit_vmm::devices::lapic::{Address, Ipi, Trigger};
 use godwit_vmm::devices::ports::Platform;
-use godwit_vmm::vcpu::{Refused, World};
+use godwit_vmm::vcpu::{Exchange, Refused, World};
 use godwit_vmm::walk::GuestMemory;
 
 use super::caller::Caller;
@@ -80,6 +80,18 @@ impl<B: Hosted> World for Surroundings<'_, B> {
         self.vcpu
             .apic_address
             .store(address.pack(), Ordering::Release);
+    }
+
+    fn exchange(&self) -> &Exchange {
+        &self.vcpu.exchange
+    }
+
+    fn asked(&mut self) {
+        self.host.tell_request(self.domain, self.vcpu.index);
+    }
+
+    fn ring(&mut self, slot: u8, doorbell: u8) {
+        self.host.tell_doorbell(self.domain, slot, doorbell);
     }
 
     #[inline]

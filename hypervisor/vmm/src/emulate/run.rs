@@ -16,6 +16,11 @@ pub trait Bus {
     fn read(&mut self, access: Access) -> Result<u64, Self::Stop>;
     /// Writes the low bytes of `value`.
     fn write(&mut self, access: Access, value: u64) -> Result<(), Self::Stop>;
+    /// The accesses made since the last call, or since the start, were those of an element that is committed now. Returns
+    /// whether the next may follow at once; otherwise [`run`] ends with [`Ended::Repeats`].
+    fn committed(&mut self) -> bool {
+        true
+    }
 }
 
 /// Where [`run`] ended.
@@ -23,7 +28,7 @@ pub trait Bus {
 pub enum Ended<S> {
     /// Done: step over [`Instruction::length`] bytes.
     Complete,
-    /// The budget is used up, or RFLAGS.TF asks for a trap after every element. RIP stays; enter the
+    /// The budget is used up, the bus wants a pause, or RFLAGS.TF asks for a trap after every element. RIP stays; enter the
     /// guest, which comes back for the rest, with a trap pending if TF is set.
     Repeats,
     /// Inject the fault. What elements before it did remains done.
@@ -69,9 +74,12 @@ pub fn run<H: VcpuHardware, B: Bus>(
         {
             return Ended::Stopped(stop);
         }
-        match outcome.commit(hw) {
+        let step = outcome.commit(hw);
+        let goes_on = bus.committed();
+        match step {
             Step::Complete => return Ended::Complete,
-            Step::Again => {}
+            Step::Again if goes_on => {}
+            Step::Again => return Ended::Repeats,
         }
     }
     Ended::Repeats

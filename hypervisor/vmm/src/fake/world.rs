@@ -11,7 +11,7 @@ use crate::cpuid::{Leaf, Policy};
 use crate::devices::TscRate;
 use crate::devices::lapic::{Address, Ipi, Trigger};
 use crate::devices::ports::Platform;
-use crate::vcpu::{Refused, World};
+use crate::vcpu::{Exchange, Refused, World};
 use crate::walk::GuestMemory;
 
 const PAGE_BYTES: u64 = 4096;
@@ -78,6 +78,12 @@ pub struct FakeWorld {
     pub watcher_woken: u64,
     /// Where the local APIC was last said to be.
     pub apic_address: Option<Address>,
+    /// Where the vCPU asks dom0.
+    pub exchange: Exchange,
+    /// Times dom0 was told of a question.
+    pub asked: u64,
+    /// Doorbells rung: slot and number.
+    pub rung: Vec<(u8, u8)>,
     /// Refusals.
     pub refusals: Vec<Refused>,
     /// Times somebody was told of console output.
@@ -106,6 +112,9 @@ impl FakeWorld {
             ipis: Vec::new(),
             watcher_woken: 0,
             apic_address: None,
+            exchange: Exchange::new(),
+            asked: 0,
+            rung: Vec::new(),
             refusals: Vec::new(),
             console_told: 0,
             xcr0: 1,
@@ -198,6 +207,18 @@ impl World for FakeWorld {
 
     fn apic_moved(&mut self, address: Address) {
         self.apic_address = Some(address);
+    }
+
+    fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    fn asked(&mut self) {
+        self.asked += 1;
+    }
+
+    fn ring(&mut self, slot: u8, doorbell: u8) {
+        self.rung.push((slot, doorbell));
     }
 
     fn xcr0(&self) -> u64 {

@@ -77,6 +77,9 @@ impl Vcpu {
     /// Whether a waiting vCPU has something to wake for.
     pub fn has_work<W: World>(&mut self, world: &mut W) -> bool {
         self.catch_up(world);
+        if self.awaits_answer() {
+            return world.exchange().is_answered();
+        }
         match self.running {
             Running::Yes => self.nmi_pending || self.interrupt_requested(),
             Running::HaltedMasked => self.nmi_pending,
@@ -96,9 +99,12 @@ impl Vcpu {
     /// could end the wait, and for the platform's where it is the watcher.
     pub fn sleep_deadline(&self) -> u64 {
         let own = match self.running {
-            Running::Yes => self.apic_due_host_tsc,
+            Running::Yes if !self.awaits_answer() => self.apic_due_host_tsc,
             // Whatever its timer makes pending, it would not wake.
-            Running::HaltedMasked | Running::WaitForStartup | Running::Startup(_) => u64::MAX,
+            Running::Yes
+            | Running::HaltedMasked
+            | Running::WaitForStartup
+            | Running::Startup(_) => u64::MAX,
         };
         if self.lapic.is_bootstrap() {
             own.min(self.platform_due_host_tsc)
@@ -223,6 +229,7 @@ impl Vcpu {
         if self.lapic.is_bootstrap() {
             return end(ShutdownReason::Reboot, 0);
         }
+        self.forget_access(world);
         let mut state = hw.save().after_init();
         let viewer = Viewer {
             apic_id: self.lapic.id(),
@@ -331,7 +338,7 @@ impl Vcpu {
     }
 
     #[inline]
-    fn interrupt_requested(&self) -> bool {
+    pub(super) fn interrupt_requested(&self) -> bool {
         self.lapic.pending().is_some() || self.pic_requests()
     }
 

@@ -2,17 +2,20 @@
 //!
 //! The page fault says where, not what: the instruction is fetched, decoded and executed by
 //! [`crate::emulate`], access by access, against the guest's page tables. An access goes to the
-//! local APIC's page (in xAPIC mode), to RAM, or to a device of the platform; or there is nothing: then
-//! the domain has touched memory that does not exist and ends.
+//! local APIC's page (in xAPIC mode), to RAM, to a device of the platform, or to one that dom0 serves
+//! ([`super::forward`]); or there is nothing: then the domain has touched memory that does not exist and
+//! ends.
 
 use godwit_abi::ShutdownReason;
 
+use super::exchange::Request;
 use super::{Ending, Next, Vcpu, World, advance, end, fetch, paging};
 use crate::code::INSTRUCTION_BYTES_MAX;
 use crate::devices::lapic::ApicMode;
+use crate::devices::pci::{Route, Target};
 use crate::devices::ports::{Effect, Width};
 use crate::emulate::{self, Access, Bus, Ended, Kind, Mode, Undecodable};
-use crate::exit::NestedFault;
+use crate::exit::{Exit, NestedFault};
 use crate::hardware::{Control, Event, SegmentName, VcpuHardware, vector};
 use crate::walk::{self, Intent, Paging};
 
@@ -26,6 +29,8 @@ enum Stop {
     PageFault { linear: u64, error_code: u32 },
     /// There is nothing at this guest-physical address.
     Nothing(u64),
+    /// dom0 has to answer this first.
+    Forward(Request),
 }
 
 /// What a guest-physical access reaches.
@@ -77,7 +82,12 @@ impl Vcpu {
             paging,
             user,
         };
-        match emulate::run(&instruction, hw, &mut bus, ELEMENTS_MAX) {
+        let ended = emulate::run(&instruction, hw, &mut bus, ELEMENTS_MAX);
+        if let Ended::Stopped(Stop::Forward(request)) = ended {
+            return self.await_answer(world, Exit::Nested(fault), request);
+        }
+        self.forwarded.commit();
+        match ended {
             Ended::Complete => {
                 advance(hw, instruction.length());
                 self.after_write(hw, world)
@@ -90,6 +100,7 @@ impl Vcpu {
                 }
                 self.inject(hw, Event::Exception(vector::PAGE_FAULT, Some(error_code)))
             }
+            Ended::Stopped(Stop::Forward(_)) => unreachable!("returned above"),
             Ended::Stopped(Stop::Nothing(gpa)) => Next::End(Ending {
                 reason: ShutdownReason::BadMemory,
                 detail: gpa,
@@ -132,14 +143,22 @@ impl<W: World> GuestBus<'_, W> {
         if self.world.read(gpa, out) {
             return Ok(());
         }
+        if let Some(route) = self.route(gpa) {
+            return self.read_forwarded(route.target(), out);
+        }
         let now = self.vcpu.platform_tsc(self.world.host_tsc());
         for (index, part) in out.chunks_mut(4).enumerate() {
             let gpa = gpa + 4 * index as u64;
             let width = Width::from_bytes(part.len() as u8).ok_or(Stop::Nothing(gpa))?;
             let value = self
                 .world
-                .platform(|platform| platform.mmio_read(gpa, width, now))
-                .ok_or(Stop::Nothing(gpa))?;
+                .platform(|platform| platform.mmio_read(gpa, width, now));
+            let value = match value {
+                Some(value) => value,
+                // The device has gone away while it was asked.
+                None if self.vcpu.forwarded.skip() => width.all_ones(),
+                None => return Err(Stop::Nothing(gpa)),
+            };
             part.copy_from_slice(&value.to_le_bytes()[..part.len()]);
         }
         Ok(())
@@ -159,21 +178,71 @@ impl<W: World> GuestBus<'_, W> {
         if self.world.write(gpa, bytes) {
             return Ok(());
         }
+        match self.route(gpa) {
+            Some(Route::Doorbell { target, doorbell }) => {
+                self.world.ring(target.slot, doorbell);
+                return Ok(());
+            }
+            Some(Route::Device(target)) => return self.write_forwarded(target, bytes),
+            None => {}
+        }
         let now = self.vcpu.platform_tsc(self.world.host_tsc());
         for (index, part) in bytes.chunks(4).enumerate() {
             let gpa = gpa + 4 * index as u64;
             let width = Width::from_bytes(part.len() as u8).ok_or(Stop::Nothing(gpa))?;
             let mut value = [0; 4];
             value[..part.len()].copy_from_slice(part);
+            let value = u32::from_le_bytes(value);
             let effect = self
                 .world
-                .platform(|platform| {
-                    platform.mmio_write(gpa, width, u32::from_le_bytes(value), now)
-                })
-                .ok_or(Stop::Nothing(gpa))?;
+                .platform(|platform| platform.mmio_write(gpa, width, value, now));
+            let effect = match effect {
+                Some(effect) => effect,
+                None if self.vcpu.forwarded.skip() => Effect::None,
+                None => return Err(Stop::Nothing(gpa)),
+            };
             if effect != Effect::None {
                 self.vcpu.platform_changed();
             }
+        }
+        Ok(())
+    }
+}
+
+/// Devices that dom0 serves.
+impl<W: World> GuestBus<'_, W> {
+    fn route(&mut self, gpa: u64) -> Option<Route> {
+        self.world
+            .platform(|platform| platform.forwarded_memory(gpa))
+    }
+
+    fn forward(&mut self, target: Target, width: usize, write: Option<u64>) -> Result<u64, Stop> {
+        let request = Request::new(target, width as u8, write);
+        let answer = self.vcpu.forwarded.answer(&request);
+        answer.ok_or(Stop::Forward(request))
+    }
+
+    fn read_forwarded(&mut self, mut target: Target, out: &mut [u8]) -> Result<(), Stop> {
+        let mut rest = out;
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at_mut(1 << rest.len().ilog2());
+            let value = self.forward(target, part.len(), None)?;
+            part.copy_from_slice(&value.to_le_bytes()[..part.len()]);
+            target.offset += part.len() as u64;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn write_forwarded(&mut self, mut target: Target, bytes: &[u8]) -> Result<(), Stop> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at(1 << rest.len().ilog2());
+            let mut value = [0; 8];
+            value[..part.len()].copy_from_slice(part);
+            self.forward(target, part.len(), Some(u64::from_le_bytes(value)))?;
+            target.offset += part.len() as u64;
+            rest = behind;
         }
         Ok(())
     }
@@ -214,5 +283,10 @@ impl<W: World> Bus for GuestBus<'_, W> {
             self.write_part(gpa, &bytes[usize::from(count)..usize::from(count + more)])?;
         }
         Ok(())
+    }
+
+    /// Interrupts that came while dom0 was asked are not to wait for the rest of a long string.
+    fn committed(&mut self) -> bool {
+        !(self.vcpu.forwarded.commit() && self.vcpu.interrupt_requested())
     }
 }

@@ -12,6 +12,8 @@
 mod clock;
 mod control;
 mod entry;
+mod exchange;
+mod forward;
 mod inbox;
 mod mmio;
 mod msr;
@@ -21,6 +23,7 @@ mod tests;
 
 use godwit_abi::{Access, Answer, MAX_ARGUMENTS, ShutdownReason, Status};
 
+pub use exchange::{Exchange, Request};
 pub use inbox::{Inbox, Message};
 
 use crate::code::{self, Opcode};
@@ -31,6 +34,7 @@ use crate::exit::{Exit, Length};
 use crate::hardware::{Control, Event, Gpr, SegmentName, SwitchedMsr, VcpuHardware, vector};
 use crate::walk::{self, GuestMemory, Intent, Paging};
 use entry::{PicLine, Running};
+use forward::Forwarded;
 
 /// How a domain has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +77,12 @@ pub trait World: GuestMemory {
     /// The vCPU that watches the platform, the bootstrap one, is to look at it again: posts
     /// [`Message::PlatformChanged`] to it.
     fn wake_watcher(&mut self);
+    /// Where this vCPU asks dom0.
+    fn exchange(&self) -> &Exchange;
+    /// This vCPU has asked dom0 something: dom0 is to be told.
+    fn asked(&mut self);
+    /// A doorbell of the device in a slot was rung.
+    fn ring(&mut self, slot: u8, doorbell: u8);
     /// This vCPU's APIC is addressed by other messages than before.
     fn apic_moved(&mut self, address: Address);
     /// XCR0 as loaded now.
@@ -129,6 +139,7 @@ pub struct Vcpu {
     /// Host TSC of `platform_deadline`.
     platform_due_host_tsc: u64,
     mtrr: msr::Mtrrs,
+    forwarded: Forwarded,
 }
 
 impl Vcpu {
@@ -154,6 +165,7 @@ impl Vcpu {
             apic_due_host_tsc: u64::MAX,
             platform_due_host_tsc: u64::MAX,
             mtrr: msr::Mtrrs::default(),
+            forwarded: Forwarded::default(),
         }
     }
 

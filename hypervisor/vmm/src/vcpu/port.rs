@@ -2,10 +2,12 @@
 
 use godwit_abi::ShutdownReason;
 
+use super::exchange::Request;
 use super::msr::is_canonical;
 use super::{Ending, Next, Refused, Vcpu, World, advance, end, is_long_code, paging};
-use crate::devices::ports::{Effect, Width};
-use crate::exit::PortAccess;
+use crate::devices::pci::Route;
+use crate::devices::ports::{Effect, PortResult, Width};
+use crate::exit::{Exit, PortAccess};
 use crate::hardware::{Control, Event, Gpr, SegmentName, VcpuHardware, vector};
 use crate::walk::{self, Intent};
 
@@ -27,7 +29,10 @@ impl Vcpu {
         }
         let now = self.platform_tsc(world.host_tsc());
         if access.input {
-            let result = world.platform(|platform| platform.read(access.port, access.width, now));
+            let result = match self.read_port(world, &access, now) {
+                Ok(result) => result,
+                Err(request) => return self.await_answer(world, Exit::Port(access), request),
+            };
             if result.effect != Effect::None
                 && let Some(ending) = self.port_effect(world, access.port, result.effect)
             {
@@ -42,14 +47,17 @@ impl Vcpu {
             };
         } else {
             let value = hw.gprs()[Gpr::Rax as usize] as u32 & access.width.all_ones();
-            let effect =
-                world.platform(|platform| platform.write(access.port, access.width, value, now));
+            let effect = match self.write_port(world, &access, value, now) {
+                Ok(effect) => effect,
+                Err(request) => return self.await_answer(world, Exit::Port(access), request),
+            };
             if effect != Effect::None
                 && let Some(ending) = self.port_effect(world, access.port, effect)
             {
                 return Next::End(ending);
             }
         }
+        self.forwarded.commit();
         match access.length {
             Some(length) => {
                 advance(hw, length.get());
@@ -58,6 +66,56 @@ impl Vcpu {
             // Both vendors say how long an I/O instruction is.
             None => end(ShutdownReason::BadInstruction, hw.rip()),
         }
+    }
+
+    /// `Err`: dom0 has to be asked.
+    #[inline]
+    fn read_port<W: World>(
+        &mut self,
+        world: &mut W,
+        access: &PortAccess,
+        now: u64,
+    ) -> Result<PortResult, Request> {
+        let PortAccess { port, width, .. } = *access;
+        let local = world.platform(|platform| match platform.forwarded_port(port) {
+            None => Ok(platform.read(port, width, now)),
+            Some(route) => Err(route.target()),
+        });
+        local.or_else(|target| {
+            let request = Request::new(target, width as u8, None);
+            let value = self.forwarded.answer(&request).ok_or(request)?;
+            Ok(PortResult {
+                value: value as u32 & width.all_ones(),
+                effect: Effect::None,
+            })
+        })
+    }
+
+    /// `Err`: dom0 has to be asked.
+    #[inline]
+    fn write_port<W: World>(
+        &mut self,
+        world: &mut W,
+        access: &PortAccess,
+        value: u32,
+        now: u64,
+    ) -> Result<Effect, Request> {
+        let PortAccess { port, width, .. } = *access;
+        let local = world.platform(|platform| match platform.forwarded_port(port) {
+            None => Ok(platform.write(port, width, value, now)),
+            Some(route) => Err(route),
+        });
+        local.or_else(|route| match route {
+            Route::Doorbell { target, doorbell } => {
+                world.ring(target.slot, doorbell);
+                Ok(Effect::None)
+            }
+            Route::Device(target) => {
+                let request = Request::new(target, width as u8, Some(value.into()));
+                self.forwarded.answer(&request).ok_or(request)?;
+                Ok(Effect::None)
+            }
+        })
     }
 
     fn port_effect<W: World>(
@@ -156,6 +214,10 @@ impl Vcpu {
                 let rcx = &mut hw.gprs_mut()[Gpr::Rcx as usize];
                 *rcx = *rcx & !address_mask | left & address_mask;
             }
+            // Interrupts that came while dom0 was asked are not to wait for the rest.
+            if self.forwarded.commit() && self.interrupt_requested() {
+                break;
+            }
         }
         if left == 0 {
             advance(hw, length.get());
@@ -203,7 +265,9 @@ impl Vcpu {
         let now = self.platform_tsc(world.host_tsc());
         let missing = |gpa| end(ShutdownReason::BadMemory, gpa);
         if access.input {
-            let result = world.platform(|platform| platform.read(access.port, access.width, now));
+            let result = self
+                .read_port(world, access, now)
+                .map_err(|request| self.await_answer(world, Exit::Port(*access), request))?;
             let ending = self.port_effect(world, access.port, result.effect);
             let value = result.value.to_le_bytes();
             let mut at = 0;
@@ -224,8 +288,9 @@ impl Vcpu {
             at += count;
         }
         let value = u32::from_le_bytes(value);
-        let effect =
-            world.platform(|platform| platform.write(access.port, access.width, value, now));
+        let effect = self
+            .write_port(world, access, value, now)
+            .map_err(|request| self.await_answer(world, Exit::Port(*access), request))?;
         Ok(self.port_effect(world, access.port, effect))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::msix::MSIX_VECTORS_MAX;
 use alloc::vec::Vec;
+use godwit_abi::DOORBELLS_MAX;
 
 /// Base address registers of a function.
 pub const BAR_COUNT: usize = 6;
@@ -72,6 +73,49 @@ pub struct FunctionDefinition {
     pub capabilities: Vec<Capability>,
     /// MSI-X: the BAR that holds its tables ([`Bar::Memory32`] of 4096 bytes) and the number of vectors.
     pub msix: Option<(u8, u16)>,
+    /// Doorbells, if it has any.
+    pub doorbells: Option<Doorbells>,
+}
+
+/// Registers of a function that only say "look": writing one is answered at once, whatever is written. Number n is at
+/// `offset` + n * `stride` of its BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doorbells {
+    /// The BAR.
+    pub bar: u8,
+    /// Where the first begins.
+    pub offset: u32,
+    /// Bytes from one to the next.
+    pub stride: u32,
+    /// How many, 1..=64.
+    pub count: u16,
+}
+
+impl Doorbells {
+    /// The doorbell at an offset of its BAR.
+    pub(super) fn at(&self, offset: u64) -> Option<u8> {
+        let index = offset.checked_sub(self.offset.into())? / u64::from(self.stride);
+        // Below 64.
+        (index < self.count.into()).then_some(index as u8)
+    }
+
+    /// A bit for each.
+    pub fn all(&self) -> u64 {
+        u64::MAX
+            .checked_shr(DOORBELLS_MAX - u32::from(self.count))
+            .unwrap_or(0)
+    }
+
+    fn fits(&self, bars: &[Bar; BAR_COUNT]) -> bool {
+        let bytes = match bars.get(usize::from(self.bar)) {
+            None | Some(Bar::None) => 0,
+            Some(Bar::Io { ports }) => u64::from(*ports),
+            Some(Bar::Memory32 { size_bytes }) => u64::from(*size_bytes),
+            Some(Bar::Memory64 { size_bytes }) => *size_bytes,
+        };
+        let end = u64::from(self.offset) + u64::from(self.stride) * u64::from(self.count);
+        self.stride > 0 && (1..=DOORBELLS_MAX as u16).contains(&self.count) && end <= bytes
+    }
 }
 
 /// Why a function cannot be.
@@ -87,6 +131,8 @@ pub enum BadFunction {
     Msix,
     /// No such interrupt pin, or a class wider than 24 bits.
     Header,
+    /// Doorbells that their BAR has no room for, or more than 64.
+    Doorbells,
 }
 
 impl core::fmt::Display for BadFunction {
@@ -96,6 +142,7 @@ impl core::fmt::Display for BadFunction {
             BadFunction::Bar => "PCI base address register: size is not a power of two in range",
             BadFunction::Capabilities => "PCI capabilities do not fit into configuration space",
             BadFunction::Msix => "MSI-X: table is not 4096 bytes of memory, or too many vectors",
+            BadFunction::Doorbells => "PCI doorbells: beyond their BAR, or too many",
             BadFunction::Header => "PCI header: no such interrupt pin or class",
         })
     }
@@ -130,6 +177,9 @@ impl FunctionDefinition {
             if !in_range || self.bars.get(usize::from(bar)) != Some(&memory) {
                 return Err(BadFunction::Msix);
             }
+        }
+        if self.doorbells.is_some_and(|bells| !bells.fits(&self.bars)) {
+            return Err(BadFunction::Doorbells);
         }
         let msix = self.msix.map(|_| MSIX_CAPABILITY_BYTES);
         let bodies = self.capabilities.iter().map(|each| each.body.len());

@@ -206,18 +206,14 @@ impl Function {
         }
     }
 
-    /// BAR and offset of an address, if this function decodes it.
-    pub(super) fn decode(&self, address: u64, io: bool) -> Option<(u8, u64)> {
-        let enable = if io { COMMAND_IO } else { COMMAND_MEMORY };
-        if self.word(COMMAND) & enable == 0 {
-            return None;
-        }
-        let bars = self.definition.bars.iter().enumerate();
-        bars.filter_map(|(index, bar)| {
+    /// What it claims now, as BAR, "ports", start and length.
+    pub(super) fn windows(&self, mut claim: impl FnMut(u8, bool, u64, u64)) {
+        let command = self.word(COMMAND);
+        for (index, bar) in self.definition.bars.iter().enumerate() {
             let register = BARS + 4 * index;
             let low = self.dword(register);
             let (is_io, base, bytes) = match *bar {
-                Bar::None => return None,
+                Bar::None => continue,
                 Bar::Io { ports } => (true, u64::from(low & !3), u64::from(ports)),
                 Bar::Memory32 { size_bytes } => {
                     (false, u64::from(low & !0xF), u64::from(size_bytes))
@@ -227,10 +223,11 @@ impl Function {
                     (false, high << 32 | u64::from(low & !0xF), size_bytes)
                 }
             };
-            let offset = address.checked_sub(base)?;
-            (is_io == io && offset < bytes).then_some((index as u8, offset))
-        })
-        .next()
+            let enable = if is_io { COMMAND_IO } else { COMMAND_MEMORY };
+            if command & enable != 0 {
+                claim(index as u8, is_io, base, bytes);
+            }
+        }
     }
 
     /// The MSI-X table, if it lies in this BAR.

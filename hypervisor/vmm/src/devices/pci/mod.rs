@@ -7,13 +7,14 @@
 //! The host bridge is 1b36:0008, the identity that Red Hat gave QEMU's generic bridge: systems know it, drive it by the class alone, and
 //! apply no chipset's errata to it.
 
+mod abi;
 mod definition;
 mod function;
 mod msix;
 #[cfg(test)]
 mod tests;
 
-pub use definition::{BAR_COUNT, BadFunction, Bar, Capability, FunctionDefinition};
+pub use definition::{BAR_COUNT, BadFunction, Bar, Capability, Doorbells, FunctionDefinition};
 pub use function::{Function, FunctionState};
 pub use msix::{MSIX_VECTORS_MAX, MsixEntry, MsixState};
 
@@ -55,6 +56,7 @@ const BRIDGE: FunctionDefinition = FunctionDefinition {
     interrupt_pin: 0,
     capabilities: Vec::new(),
     msix: None,
+    doorbells: None,
 };
 
 /// Where an address leads: a BAR of the function in a slot.
@@ -68,6 +70,38 @@ pub struct Target {
     pub offset: u64,
 }
 
+/// Who serves an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The function's device answers.
+    Device(Target),
+    /// It is a doorbell, when written.
+    Doorbell {
+        /// What it is when read.
+        target: Target,
+        /// Its number.
+        doorbell: u8,
+    },
+}
+
+impl Route {
+    /// Where it leads, doorbell or not.
+    pub fn target(self) -> Target {
+        match self {
+            Route::Device(target) | Route::Doorbell { target, .. } => target,
+        }
+    }
+}
+
+/// A range of addresses that a BAR claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Window {
+    start: u64,
+    bytes: u64,
+    slot: u8,
+    bar: u8,
+}
+
 /// The bus of one domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pci {
@@ -75,6 +109,9 @@ pub struct Pci {
     functions: [Option<Box<Function>>; SLOTS],
     /// Slots with an MSI-X message that was pending and may be sent. Follows from their tables.
     sendable: u32,
+    /// What functions claim of ports and of memory, by slot. Follows from their configuration.
+    ports: Vec<Window>,
+    memory: Vec<Window>,
 }
 
 /// Saved state of [`Pci`].
@@ -101,6 +138,8 @@ impl Pci {
             address: 0,
             functions,
             sendable: 0,
+            ports: Vec::new(),
+            memory: Vec::new(),
         }
     }
 
@@ -115,6 +154,23 @@ impl Pci {
         Ok(())
     }
 
+    /// A slot that [`Pci::insert`] takes.
+    pub fn free_slot(&self) -> Option<u8> {
+        let free = self.functions.iter().position(Option::is_none)?;
+        Some(free as u8)
+    }
+
+    /// Takes a function away; not the host bridge. `false`: none is there.
+    pub fn remove(&mut self, slot: u8) -> bool {
+        let place = self.functions.get_mut(usize::from(slot));
+        let removed = usize::from(slot) != BRIDGE_SLOT && place.is_some_and(|f| f.take().is_some());
+        if removed {
+            self.sendable &= !(1 << slot);
+            self.note_windows();
+        }
+        removed
+    }
+
     /// The function in a slot.
     pub fn function(&self, slot: u8) -> Option<&Function> {
         self.functions.get(usize::from(slot))?.as_deref()
@@ -127,6 +183,7 @@ impl Pci {
         for function in self.functions.iter_mut().flatten() {
             function.reset();
         }
+        self.note_windows();
     }
 
     /// Reads the configuration address; it answers 32-bit accesses only.
@@ -184,31 +241,69 @@ impl Pci {
             function.write_config(register, width, value);
             let bit = u32::from(function.has_message()) << slot;
             self.sendable = self.sendable & !(1 << slot) | bit;
+            self.note_windows();
         }
     }
 
-    fn decode(&self, address: u64, io: bool) -> Option<Target> {
-        let functions = self.functions.iter().enumerate();
-        functions
-            .filter_map(|(slot, function)| Some((slot, function.as_deref()?)))
-            .find_map(|(slot, function)| {
-                let (bar, offset) = function.decode(address, io)?;
-                Some(Target {
+    fn note_windows(&mut self) {
+        let Pci {
+            functions,
+            ports,
+            memory,
+            ..
+        } = self;
+        ports.clear();
+        memory.clear();
+        for (slot, function) in functions.iter().enumerate() {
+            let Some(function) = function else { continue };
+            function.windows(|bar, is_io, start, bytes| {
+                let window = Window {
+                    start,
+                    bytes,
                     slot: slot as u8,
                     bar,
-                    offset,
-                })
+                };
+                if is_io { &mut *ports } else { &mut *memory }.push(window);
+            });
+        }
+    }
+
+    #[inline]
+    fn decode(windows: &[Window], address: u64) -> Option<Target> {
+        windows.iter().find_map(|window| {
+            let offset = address.checked_sub(window.start)?;
+            (offset < window.bytes).then_some(Target {
+                slot: window.slot,
+                bar: window.bar,
+                offset,
             })
+        })
+    }
+
+    /// Who serves what a target is: `None`, if it is an MSI-X table, [`Pci::read_msix`].
+    pub fn route(&self, target: Target) -> Option<Route> {
+        let function = self.function(target.slot)?;
+        if function.msix(target.bar).is_some() {
+            return None;
+        }
+        let bells = function.definition().doorbells;
+        let doorbell = bells
+            .filter(|bells| bells.bar == target.bar)
+            .and_then(|bells| bells.at(target.offset));
+        Some(match doorbell {
+            Some(doorbell) => Route::Doorbell { target, doorbell },
+            None => Route::Device(target),
+        })
     }
 
     /// Who claims a guest-physical address. Of two, the lower slot.
     pub fn decode_memory(&self, gpa: u64) -> Option<Target> {
-        self.decode(gpa, false)
+        Pci::decode(&self.memory, gpa)
     }
 
     /// Who claims a port. Of two, the lower slot.
     pub fn decode_io(&self, port: u16) -> Option<Target> {
-        self.decode(port.into(), true)
+        Pci::decode(&self.ports, port.into())
     }
 
     /// Reads an MSI-X table or pending array; `None` if the target is another BAR, which its device serves.
@@ -284,6 +379,8 @@ impl Pci {
             address,
             functions,
             sendable: _,
+            ports: _,
+            memory: _,
         } = self;
         PciState {
             address: *address,
@@ -303,6 +400,8 @@ impl Pci {
             address: *address,
             functions: [const { None }; SLOTS],
             sendable: 0,
+            ports: Vec::new(),
+            memory: Vec::new(),
         };
         for (slot, state) in functions {
             let is_bridge = usize::from(*slot) == BRIDGE_SLOT;
@@ -316,6 +415,7 @@ impl Pci {
             *place = Some(Box::new(function));
         }
         BadState::unless(pci.functions[BRIDGE_SLOT].is_some(), "pci.bridge")?;
+        pci.note_windows();
         Ok(pci)
     }
 }

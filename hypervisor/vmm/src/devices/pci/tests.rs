@@ -42,6 +42,7 @@ fn definition() -> FunctionDefinition {
             },
         ],
         msix: Some((1, 3)),
+        doorbells: None,
     }
 }
 

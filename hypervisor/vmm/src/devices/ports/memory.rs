@@ -3,6 +3,7 @@
 //! An access of 8 bytes is for the caller to split, low half first; no register here is wider than 4.
 
 use super::{Effect, Platform, Width};
+use crate::devices::pci::Route;
 use crate::devices::{ioapic, pci};
 
 /// Which of them.
@@ -25,8 +26,29 @@ impl Platform {
         }
     }
 
-    /// Reads guest-physical memory of a device. `None`: none here claims it; whoever serves PCI functions asks
-    /// [`pci::Pci::decode_memory`] next.
+    /// The device in dom0 that claims guest-physical memory.
+    #[inline]
+    pub fn forwarded_memory(&self, gpa: u64) -> Option<Route> {
+        match self.device_at(gpa)? {
+            Device::Ioapic(_) | Device::Config(_) => None,
+            Device::Pci(target) => self.pci.route(target),
+        }
+    }
+
+    /// The device in dom0 that claims a port.
+    #[inline]
+    pub fn forwarded_port(&self, port: u16) -> Option<Route> {
+        self.pci.route(self.pci.decode_io(port)?)
+    }
+
+    /// Takes a PCI function away. `false`: there is none in this slot that could be. [`Platform::poll`] is due afterwards.
+    pub fn remove_function(&mut self, slot: u8) -> bool {
+        let removed = self.pci.remove(slot);
+        self.drive_intx();
+        removed
+    }
+
+    /// Reads guest-physical memory of a device. `None`: none here claims it; see [`Platform::forwarded_memory`].
     pub fn mmio_read(&mut self, gpa: u64, width: Width, _now_tsc: u64) -> Option<u32> {
         match self.device_at(gpa)? {
             Device::Ioapic(offset) => Some(self.ioapic.mmio_read(offset, width)),

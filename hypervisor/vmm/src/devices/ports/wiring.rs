@@ -83,7 +83,7 @@ impl Platform {
         self.drive_intx();
     }
 
-    fn drive_intx(&mut self) {
+    pub(super) fn drive_intx(&mut self) {
         let lines = self.pci.intx_lines();
         for (line, number) in (0..).zip(INTX_IRQS) {
             self.ioapic

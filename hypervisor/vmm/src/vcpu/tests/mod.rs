@@ -3,6 +3,7 @@
 mod clock;
 mod control;
 mod endings;
+mod forward;
 mod fuzz;
 mod interleave;
 mod interrupts;
