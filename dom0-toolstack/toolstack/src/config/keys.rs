@@ -5,9 +5,9 @@ mod devices;
 use super::report::{Place, Places, Problem};
 use super::text::{Setting, Value};
 use super::{
-    CAP_PERCENT_MAX, CMDLINE_BYTES_MAX, Config, CpuPolicy, EXTRAS_DEFAULT, EndAction, EndActions, Image,
-    MEMORY_MIB_DEFAULT, MEMORY_MIB_MAX, MODULE_PREFIX, NAME_BYTES_MAX, PATH_BYTES_MAX, VCPUS_MAX,
-    WEIGHT_DEFAULT, cpus,
+    CAP_PERCENT_MAX, CMDLINE_BYTES_MAX, Config, CpuPolicy, EXTRAS_DEFAULT, EndAction, EndActions,
+    Image, MEMORY_MIB_DEFAULT, MEMORY_MIB_MAX, MODULE_PREFIX, NAME_BYTES_MAX, PATH_BYTES_MAX,
+    VCPUS_MAX, WEIGHT_DEFAULT, cpus,
 };
 use crate::suggest::nearest;
 use alloc::format;

@@ -32,7 +32,12 @@ fn entry(settings: &[&str]) -> Entry {
 
 #[test]
 fn an_entry_reads_back() {
-    let entry = entry(&["extra=\"a\\\\\\\"b\"", "memory=32", "maxmem=64", "balloon=1"]);
+    let entry = entry(&[
+        "extra=\"a\\\\\\\"b\"",
+        "memory=32",
+        "maxmem=64",
+        "balloon=1",
+    ]);
     assert_eq!(Entry::decode(entry.encode().as_bytes()), Ok(entry));
 }
 

@@ -94,7 +94,10 @@ fn completion_knows_the_host() {
         texts("xl create /dev/null kernel="),
         ["kernel=module:micro"]
     );
-    assert_eq!(texts("xl create /dev/null cp"), ["cpu_policy=", "cpu_weight=", "cpus="]);
+    assert_eq!(
+        texts("xl create /dev/null cp"),
+        ["cpu_policy=", "cpu_weight=", "cpus="]
+    );
     host.fail_call(0, Status::Denied);
     assert!(texts("xl pause w").is_empty());
 }
