@@ -20,6 +20,7 @@ mod heap;
 mod hypercall;
 mod memory;
 mod mmio;
+mod nbd;
 mod net;
 mod pci;
 mod random;
@@ -28,6 +29,7 @@ mod site;
 mod start;
 mod stores;
 mod tables;
+mod tcp;
 
 use godwit_abi::StartInfo;
 

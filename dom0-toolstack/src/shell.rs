@@ -13,6 +13,7 @@ use crate::executor::EventPort;
 use crate::guest::{self, Guests};
 use crate::hypercall::{HYPERCALLS, Host};
 use crate::memory::HostMemory;
+use crate::nbd::Exports;
 use crate::net::{self, Network, ping::ping};
 use crate::site::{ThisHost, Tools};
 use crate::start::Boot;
@@ -75,7 +76,7 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
     if let Err(status) = guest::start(guests, spawner) {
         panic!("bind the events of guests' devices: {status}");
     }
-    let stores = HostStores::open(&disks).await;
+    let stores = HostStores::open(&disks, Exports::new(network, spawner)).await;
     let site = ThisHost::new(guests, stores);
     let tools = Box::leak(Box::new(Toolstack::new(site, boot.modules)));
     match tools.recover().await {

@@ -1,6 +1,7 @@
 //! The stores of this host, for the toolstack: its own disks, and the volumes on them.
 
 use crate::disk::Disks;
+use crate::nbd::Exports;
 use crate::random;
 use alloc::format;
 use alloc::rc::Rc;
@@ -20,6 +21,7 @@ use godwit_toolstack::site::{StoreInfo, Stores, VolumeInfo};
 
 /// All disks of the host, and the stores that some of them are.
 pub(crate) struct HostStores {
+    exports: Exports,
     memory: Rc<dyn Memory>,
     drives: RefCell<Vec<Drive>>,
 }
@@ -48,7 +50,7 @@ fn words(error: impl fmt::Display) -> String {
 
 impl HostStores {
     /// Looks at every disk; writes nothing.
-    pub(crate) async fn open(disks: &Disks) -> Self {
+    pub(crate) async fn open(disks: &Disks, exports: Exports) -> Self {
         let mut drives = Vec::new();
         for disk in &disks.all {
             let opened = Store::open(
@@ -71,6 +73,7 @@ impl HostStores {
             });
         }
         Self {
+            exports,
             memory: Rc::clone(&disks.memory),
             drives: RefCell::new(drives),
         }
@@ -99,7 +102,7 @@ impl HostStores {
     }
 
     /// Opens what a guest's disk, or the toolstack itself, is to read and write.
-    pub(crate) fn open_target(
+    pub(crate) async fn open_target(
         &self,
         target: &DiskTarget,
         writable: bool,
@@ -114,7 +117,13 @@ impl HostStores {
                 let opened = self.store(store)?.open_volume(volume, access, user);
                 Ok(opened.map_err(words)? as Rc<dyn Disk>)
             }
-            DiskTarget::Nbd { .. } => Err("not implemented: NBD".into()),
+            DiskTarget::Nbd { host, port, export } => {
+                let opened = self.exports.open(&self.memory, host, *port, export).await?;
+                match writable && opened.geometry().read_only {
+                    true => Err(format!("{target} is read-only: use access=ro")),
+                    false => Ok(opened),
+                }
+            }
         }
     }
 }
@@ -204,7 +213,7 @@ impl Stores for HostStores {
     }
 
     async fn open(&self, target: &DiskTarget, writable: bool) -> Result<Rc<dyn Disk>, String> {
-        self.open_target(target, writable, "the toolstack")
+        self.open_target(target, writable, "the toolstack").await
     }
 
     fn memory(&self) -> Rc<dyn Memory> {

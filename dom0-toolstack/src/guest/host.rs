@@ -33,7 +33,7 @@ impl Devices {
         device: &Device,
     ) -> Result<(Rc<dyn virtio::Device>, Kind), String> {
         match device {
-            Device::Disk(disk) => Ok((self.block(domain, disk)?, Kind::Disk)),
+            Device::Disk(disk) => Ok((self.block(domain, disk).await?, Kind::Disk)),
             Device::Vif(_) => Err("not implemented: vif".into()),
             Device::Console => Err("not implemented: virtio console".into()),
             Device::Rng => Err("not implemented: rng".into()),
@@ -41,15 +41,16 @@ impl Devices {
         }
     }
 
-    fn block(&self, domain: DomainId, disk: &Disk) -> Result<Rc<Block>, String> {
+    async fn block(&self, domain: DomainId, disk: &Disk) -> Result<Rc<Block>, String> {
         let name = match Host.domain_info(domain) {
             Ok(info) => text(&info.name).to_string(),
             Err(status) => return Err(status.to_string()),
         };
         let user = format!("domain {name}, {}", disk.vdev());
-        let opened = self
+        let opening = self
             .stores
-            .open_target(&disk.target, !disk.read_only, &user)?;
+            .open_target(&disk.target, !disk.read_only, &user);
+        let opened = opening.await?;
         let memory = Rc::clone(&self.guests.memory) as Rc<_>;
         Ok(Block::new(opened, memory, &disk.vdev(), None))
     }
@@ -73,6 +74,7 @@ impl DeviceHost for Devices {
                 let user = "a domain to be made";
                 self.stores
                     .open_target(&disk.target, !disk.read_only, user)
+                    .await
                     .map(drop)
             }
             Device::Vif(_) | Device::Console | Device::Rng | Device::Balloon => {
