@@ -18,6 +18,7 @@ mod task_hosts;
 mod task_image;
 mod task_iso;
 mod task_link;
+mod task_store;
 mod task_test;
 mod task_tidy;
 mod tidy;
@@ -44,6 +45,8 @@ enum Task {
     Demo(task_demo::Args),
     /// Look at or change the link of running hosts
     Link(task_link::Args),
+    /// Make a disk image that is a store, for `host --disk`
+    Store(task_store::Args),
     /// Run the tests: all that CI runs, or some groups
     Test(task_test::Args),
     /// Formatting, lints, documentation and tidiness
@@ -79,6 +82,7 @@ fn run(task: Task) -> Result<()> {
         Task::Hosts(args) => task_hosts::run(args),
         Task::Demo(args) => task_demo::run(args),
         Task::Link(args) => task_link::run(args),
+        Task::Store(args) => task_store::run(args),
         Task::Test(args) => task_test::run(args),
         Task::Check(args) => task_check::run(args),
         Task::Tidy(args) => task_tidy::run(args),

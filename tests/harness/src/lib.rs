@@ -24,6 +24,7 @@ mod peer;
 mod process;
 mod qemu;
 mod shaper;
+mod store;
 mod text;
 
 pub use config::{Emulator, Firmware, HostConfig, Network, Nic};
@@ -38,3 +39,4 @@ pub use link::{Link, LinkPort, PortKind, PortReport};
 pub use paths::{Artefact, root};
 pub use peer::Peer;
 pub use shaper::{Settings, Statistics};
+pub use store::{Store, StoreImage, VolumeContents};
