@@ -93,8 +93,8 @@ record! {
     version 1 {
         /// Address of the card; the driver may change it.
         mac: [u8; 6] = [0; 6];
-        /// The driver wants frames for any address.
-        promiscuous: bool = false;
+        /// Frames for any address are delivered: until the driver says otherwise.
+        promiscuous: bool = true;
         /// The driver filters more addresses than its own, so it is given all unicast frames.
         more_addresses: bool = false;
         /// The guest was asked to announce itself and has not yet said that it did.

@@ -23,6 +23,7 @@
 pub mod block;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod net;
 pub mod queue;
 pub mod transport;
 

@@ -185,13 +185,13 @@ impl Queue {
         Ok(before.is_none_or(|before| passed(event, before, self.published)))
     }
 
-    /// Asks the driver for a doorbell with the next chain. Returns whether there is one already,
-    /// so that none will ring for it.
-    pub fn arm(&mut self) -> Result<bool, QueueError> {
+    /// Asks the driver for a doorbell with the next chain. Returns how many there are already, put
+    /// back or new, for which none will ring.
+    pub fn arm(&mut self) -> Result<u16, QueueError> {
         self.ask_for_doorbells(true)?;
         self.memory.memory().fence();
         self.refresh()?;
-        Ok(self.available != self.next_available)
+        Ok(self.available.wrapping_sub(self.next_available))
     }
 
     /// After an error: what is in flight is still completed, but the rings are left alone.
@@ -224,7 +224,7 @@ impl Queue {
     fn ask_for_doorbells(&mut self, wanted: bool) -> Result<(), QueueError> {
         if self.event_index {
             if wanted {
-                self.store(self.setup.available_event(), self.next_available)?;
+                self.store(self.setup.available_event(), self.available)?;
             }
         } else if self.armed != Some(wanted) {
             let flags = if wanted { 0 } else { USED_NO_NOTIFY };

@@ -165,6 +165,27 @@ impl VirtioFunction {
         self.changed.take()
     }
 
+    /// What the device itself [keeps](Device::save) has changed.
+    pub fn note_changed(&self) {
+        self.changed.set(true);
+    }
+
+    /// Whether the driver uses the device. While it does not, whatever comes for it is dropped.
+    pub fn running(&self) -> bool {
+        self.registers.borrow().running() && !self.resetting.get()
+    }
+
+    /// Whether the function is between [`quiesce`](VirtioFunction::quiesce) and
+    /// [`resume`](VirtioFunction::resume): whatever comes for it is left where it is.
+    pub fn paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    /// Entries of a queue.
+    pub fn queue_size(&self, index: usize) -> u16 {
+        self.registers.borrow().state.queues[index].size
+    }
+
     /// What the driver did, while the device needs a reset because of it.
     pub fn broken(&self) -> Option<Broken> {
         self.broken.get()
@@ -277,7 +298,7 @@ impl VirtioFunction {
 
     /// The next chain of a queue. `None`: there is none, or none may be taken.
     pub fn take(&self, index: usize) -> Option<Chain> {
-        if self.paused.get() || self.resetting.get() || !self.registers.borrow().running() {
+        if self.paused() || !self.running() {
             return None;
         }
         let taken = match self.queues[index].borrow_mut().as_mut() {
@@ -322,16 +343,17 @@ impl VirtioFunction {
         }
     }
 
-    /// Asks for a doorbell of a queue. Returns whether there is something to take already.
-    pub fn arm(&self, index: usize) -> bool {
-        if self.paused.get() || self.resetting.get() || !self.registers.borrow().running() {
-            return false;
+    /// Asks for a doorbell of a queue. Returns how many chains there are to take already; 0 while
+    /// none may be taken.
+    pub fn arm(&self, index: usize) -> u16 {
+        if self.paused() || !self.running() {
+            return 0;
         }
         let armed = match self.queues[index].borrow_mut().as_mut() {
             Some(queue) => queue.arm(),
-            None => return false,
+            None => return 0,
         };
-        self.sound(index, armed, false)
+        self.sound(index, armed, 0)
     }
 
     /// Wakes `waker` when there may be something to take from a queue.

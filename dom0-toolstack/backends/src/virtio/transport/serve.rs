@@ -39,7 +39,7 @@ impl VirtioFunction {
                 }
                 if !moved {
                     self.publish(index);
-                    if working.len() >= most || !self.arm(index) {
+                    if working.len() >= most || self.arm(index) == 0 {
                         return Poll::<()>::Pending;
                     }
                 }
