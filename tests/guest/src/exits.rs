@@ -7,7 +7,7 @@ use crate::arguments::Arguments;
 use crate::clock::ticks;
 use crate::{port, wake};
 use std::hint::black_box;
-use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 
 /// Nothing answers here.
 const UNUSED_PORT: u16 = 0x0b00;
@@ -134,42 +134,54 @@ fn syscall(count: u64) -> Result<Cost, String> {
     })
 }
 
-/// Two processes and two pipes; a round is two switches. On several CPUs both are pinned to one.
+/// Two processes on one CPU and two pipes; a round is two switches.
 fn context_switch(rounds: u64) -> Result<Cost, String> {
     let failed = |error: std::io::Error| error.to_string();
-    let (mut from_us, mut to_child) = std::io::pipe().map_err(failed)?;
-    let (mut from_child, mut to_us) = std::io::pipe().map_err(failed)?;
-    wake::pin(0)?;
-    let mut byte = [0];
+    let (from_us, to_child) = std::io::pipe().map_err(failed)?;
+    let (from_child, to_us) = std::io::pipe().map_err(failed)?;
+    // Even a pin to the only CPU takes the scheduler another way.
+    if wake::cpus() > 1 {
+        wake::pin(0)?;
+    }
     // SAFETY: this process has one thread, so the child may do anything; it only reads, writes and
     // ends.
     let child = unsafe { libc::fork() };
     if child == 0 {
         drop((to_child, from_child));
-        while matches!(from_us.read(&mut byte), Ok(1)) && to_us.write_all(&byte).is_ok() {}
+        while take(&from_us) && give(&to_us) {}
         std::process::exit(0);
     }
     drop((from_us, to_us));
     if child < 0 {
         return Err("cannot fork".to_owned());
     }
-    let mut failure = None;
+    let mut good = true;
     let cost = looped(rounds, |_| {
-        let round = to_child
-            .write_all(&byte)
-            .and_then(|()| from_child.read_exact(&mut byte));
-        failure = failure.take().or(round.err());
+        good = good && give(&to_child) && take(&from_child)
     });
     drop(to_child);
     reap(child);
     wake::unpin();
-    match failure {
-        Some(error) => Err(error.to_string()),
-        None => cost.map(|cost| Cost {
-            iterations: cost.iterations * 2,
-            ..cost
-        }),
+    if !good {
+        return Err("a pipe broke".to_owned());
     }
+    cost.map(|cost| Cost {
+        iterations: cost.iterations * 2,
+        ..cost
+    })
+}
+
+/// Reads a byte. The bare call: what is measured is the kernel.
+fn take(from: &impl AsRawFd) -> bool {
+    let mut byte = 0u8;
+    // SAFETY: one byte is written at most, into a byte of ours.
+    unsafe { libc::read(from.as_raw_fd(), (&raw mut byte).cast(), 1) == 1 }
+}
+
+/// Writes a byte.
+fn give(to: &impl AsRawFd) -> bool {
+    // SAFETY: one byte of ours is read.
+    unsafe { libc::write(to.as_raw_fd(), [0u8].as_ptr().cast(), 1) == 1 }
 }
 
 fn fork(count: u64) -> Result<Cost, String> {

@@ -6,6 +6,7 @@
 
 use crate::arguments::Arguments;
 use crate::clock::monotonic;
+use crate::wake;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -100,8 +101,7 @@ struct Shared {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let seconds = Duration::from_secs(arguments.number("seconds", 5)?);
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads: usize = arguments.number("threads", cpus)?;
+    let threads: usize = arguments.number("threads", wake::cpus())?;
     let shared = Shared {
         window: Window::new()?,
         changes: AtomicU64::new(0),
