@@ -20,7 +20,10 @@
 //! A driver that breaks the rules finds its device, and no other, in the state NEEDS_RESET;
 //! [`VirtioFunction::broken`] says what it did.
 
+pub mod balloon;
 pub mod block;
+pub mod console;
+pub mod entropy;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod net;
