@@ -20,12 +20,12 @@ pub struct Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "vCPU state: {}: {}", self.field, self.why)
+        write!(f, "{}: {}", self.field, self.why)
     }
 }
 
 /// `Ok` when `valid`.
-fn rule(valid: bool, field: &'static str, why: &'static str) -> Result<(), Invalid> {
+pub(crate) fn rule(valid: bool, field: &'static str, why: &'static str) -> Result<(), Invalid> {
     if valid {
         Ok(())
     } else {

@@ -36,6 +36,26 @@ kinds! {
     0x0004 PIC "pic";
     /// The ACPI fixed registers and PM timer.
     0x0005 ACPI_PM "acpi-pm";
+    /// What the time was and how fast it ran.
+    0x0006 PLATFORM_TIME "platform-time";
+    /// What a vCPU has besides: `VcpuLocal`.
+    0x0007 VCPU_LOCAL "vcpu-local";
+    /// The reset control register.
+    0x0008 RESET_CONTROL "reset-control";
+    /// The I/O APIC.
+    0x0009 IOAPIC "ioapic";
+    /// The interval timer.
+    0x000a PIT "pit";
+    /// The real-time clock with its memory.
+    0x000b RTC "rtc";
+    /// The serial port.
+    0x000c UART "uart";
+    /// The PCI bus.
+    0x000d PCI_BUS "pci-bus";
+    /// A PCI function.
+    0x000e PCI_FUNCTION "pci-function";
+    /// The paravirtual clock.
+    0x000f KVMCLOCK "kvmclock";
     /// A virtio device's common configuration: `VirtioState`.
     0x0040 VIRTIO "virtio";
     /// A virtio block device besides: `VirtioBlockState`.

@@ -27,6 +27,7 @@ mod field;
 mod kind;
 #[cfg(any(test, feature = "laws"))]
 pub mod laws;
+mod platform;
 mod schema;
 mod segment;
 mod vcpu;
@@ -38,6 +39,12 @@ pub use check::Invalid;
 pub use declare::Record;
 pub use field::{Bits, Bytes, Field};
 pub use kind::Kind;
+pub use platform::{
+    AcpiFixed, ApicCountdown, IntervalTimer, IoApic, LocalApic, LocalApicMode, MSIX_VECTORS_MAX,
+    ParavirtualClock, PciBus, PciFunction, PicChip, PicPair, PicPhase, PitAccess, PitChannel,
+    PitCounting, PlatformTime, RealTimeClock, ResetControl, SERIAL_INPUT_BYTES_MAX, SerialPort,
+    VCPUS_MAX, VcpuLocal,
+};
 pub use schema::{FieldSchema, Schema, Shape, VersionSchema};
 pub use segment::Segment;
 pub use vcpu::{Activity, EventKind, PendingEvent, Shadow, VcpuState};
@@ -52,6 +59,19 @@ pub use xsave::{XSAVE_AREA_BYTES_MAX, XsaveState};
 pub const SCHEMAS: &[&Schema] = &[
     VcpuState::SCHEMA,
     XsaveState::SCHEMA,
+    PlatformTime::SCHEMA,
+    VcpuLocal::SCHEMA,
+    LocalApic::SCHEMA,
+    PicPair::SCHEMA,
+    AcpiFixed::SCHEMA,
+    ResetControl::SCHEMA,
+    IoApic::SCHEMA,
+    IntervalTimer::SCHEMA,
+    RealTimeClock::SCHEMA,
+    SerialPort::SCHEMA,
+    PciBus::SCHEMA,
+    PciFunction::SCHEMA,
+    ParavirtualClock::SCHEMA,
     VirtioState::SCHEMA,
     VirtioBlockState::SCHEMA,
     VirtioNetState::SCHEMA,

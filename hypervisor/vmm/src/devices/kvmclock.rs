@@ -27,7 +27,7 @@ pub const MSR_WALL_CLOCK: u32 = 0x4b56_4d00;
 /// MSR: address of the vCPU's page, and whether it is on.
 pub const MSR_SYSTEM_TIME: u32 = 0x4b56_4d01;
 /// vCPUs that can have a page.
-pub const VCPUS_MAX: usize = 32;
+pub const VCPUS_MAX: usize = godwit_records::VCPUS_MAX;
 
 const ENABLED: u64 = 1;
 /// Addresses are multiples of four.

@@ -20,6 +20,7 @@ pub mod pit;
 pub mod ports;
 pub mod reset_port;
 pub mod rtc;
+pub mod state;
 mod tsc_rate;
 pub mod uart;
 

@@ -21,7 +21,7 @@ impl Vcpu {
         index: u32,
         value: u64,
     ) -> Option<()> {
-        let (id, adjust) = (self.lapic.id(), self.tsc_adjust);
+        let (id, adjust) = (self.lapic.id(), self.tsc_ahead());
         match index {
             MSR_WALL_CLOCK => {
                 let body = world.platform(|platform| platform.kvmclock.set_wall_clock(value))?;
@@ -43,10 +43,15 @@ impl Vcpu {
         }
     }
 
+    /// The guest's TSC less platform time.
+    fn tsc_ahead(&self) -> u64 {
+        self.tsc_offset.wrapping_sub(self.platform_offset)
+    }
+
     /// This vCPU's TSC has been moved.
     #[cold]
     pub(super) fn clock_follows<W: World>(&mut self, world: &mut W) {
-        let (id, adjust) = (self.lapic.id(), self.tsc_adjust);
+        let (id, adjust) = (self.lapic.id(), self.tsc_ahead());
         if world.platform(|platform| platform.kvmclock.tsc_moved(id, adjust)) {
             // Pages that have gone away meanwhile are the guest's affair.
             let _all_written = publish_clock(world, false);

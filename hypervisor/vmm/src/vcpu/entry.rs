@@ -15,7 +15,7 @@
 //! ([`World::wake_watcher`]). The others look at the deadline as well while they run, so that a timer does
 //! not wait for the watcher's turn on a CPU, but they do not wake for it.
 
-use super::{Inbox, Message, Next, Refused, Vcpu, World, end};
+use super::{Inbox, Message, Next, RFLAGS_IF, Refused, Vcpu, World, end};
 use crate::cpuid::Viewer;
 use crate::devices::lapic::{Delivery, Destination, Effect, Ipi, IpiMode, Trigger};
 use crate::devices::message;
@@ -137,11 +137,13 @@ impl Vcpu {
         self.init_pending.then(|| self.take_init(hw, world))
     }
 
-    /// Whether the vCPU was made, or saved, waiting for its start-up IPI; any other activity runs.
-    pub fn set_activity(&mut self, activity: Activity) {
-        self.running = match activity {
-            Activity::WaitForSipi => Running::WaitForStartup,
-            Activity::Running | Activity::Halted | Activity::Shutdown => Running::Yes,
+    /// What the vCPU was made, or saved, doing, with these flags. A start-up IPI that has come stays.
+    pub fn set_activity(&mut self, activity: Activity, rflags: u64) {
+        self.running = match (activity, self.running) {
+            (Activity::WaitForSipi, Running::Startup(page)) => Running::Startup(page),
+            (Activity::WaitForSipi, _) => Running::WaitForStartup,
+            (Activity::Halted, _) if rflags & RFLAGS_IF == 0 => Running::HaltedMasked,
+            (Activity::Running | Activity::Halted | Activity::Shutdown, _) => Running::Yes,
         };
     }
 
@@ -180,12 +182,7 @@ impl Vcpu {
             // Guests have no SMM.
             Delivery::Smi => world.refused(Refused::Smi),
             Delivery::Init => self.init_pending = true,
-            Delivery::Startup { page } => {
-                // One that runs ignores it; so does one that has had one (SDM 3A, 9.4.4.1).
-                if self.running == Running::WaitForStartup {
-                    self.running = Running::Startup(page);
-                }
-            }
+            Delivery::Startup { page } => self.note_startup(page),
             Delivery::ExtInt => unreachable!("no message is an external interrupt"),
         }
     }

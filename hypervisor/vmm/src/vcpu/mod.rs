@@ -18,6 +18,7 @@ mod inbox;
 mod mmio;
 mod msr;
 mod port;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -120,6 +121,8 @@ pub struct Vcpu {
     pub access: Access,
     /// Added to the host's TSC: the guest's.
     pub tsc_offset: u64,
+    /// Added to the host's TSC: platform time.
+    platform_offset: u64,
     /// IA32_TSC_ADJUST.
     tsc_adjust: u64,
     /// An NMI waits for the guest to take it.
@@ -154,6 +157,7 @@ impl Vcpu {
             lapic,
             access,
             tsc_offset,
+            platform_offset: tsc_offset,
             tsc_adjust: 0,
             nmi_pending: false,
             init_pending: false,
@@ -179,7 +183,7 @@ impl Vcpu {
     /// moved it, so that moving it does not move the platform's timers.
     #[inline]
     fn platform_tsc(&self, host_tsc: u64) -> u64 {
-        self.guest_tsc(host_tsc).wrapping_sub(self.tsc_adjust)
+        host_tsc.wrapping_add(self.platform_offset)
     }
 
     /// Does what the exit asks for.

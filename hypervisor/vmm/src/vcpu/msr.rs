@@ -49,8 +49,8 @@ const CR0_PG: u64 = 1 << 31;
 /// Memory type range registers: values kept, without effect.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mtrrs {
-    default_type: u64,
-    fixed: [u64; FIXED.len()],
+    pub(super) default_type: u64,
+    pub(super) fixed: [u64; FIXED.len()],
 }
 
 impl Default for Mtrrs {
@@ -61,6 +61,27 @@ impl Default for Mtrrs {
             fixed: [0x0606_0606_0606_0606; FIXED.len()],
         }
     }
+}
+
+impl Mtrrs {
+    /// With these values, which came from elsewhere.
+    pub(super) fn checked(
+        default_type: u64,
+        fixed: [u64; FIXED.len()],
+    ) -> Result<Mtrrs, crate::devices::BadState> {
+        let types = fixed.iter().flat_map(|value| value.to_le_bytes());
+        let valid = is_default_type(default_type)
+            && types.into_iter().all(|byte| is_memory_type(byte.into()));
+        crate::devices::BadState::unless(valid, "vcpu_local.mtrr")?;
+        Ok(Mtrrs {
+            default_type,
+            fixed,
+        })
+    }
+}
+
+fn is_default_type(value: u64) -> bool {
+    value & !(1 << 11 | 1 << 10 | 7) == 0 && is_memory_type(value & 7)
 }
 
 fn is_memory_type(byte: u64) -> bool {
@@ -205,10 +226,7 @@ impl Vcpu {
             }
             IA32_EFER => self.set_efer(hw, value),
             MSR_WALL_CLOCK | MSR_SYSTEM_TIME => self.set_clock_msr(world, index, value),
-            IA32_MTRR_DEF_TYPE => {
-                let valid = value & !(1 << 11 | 1 << 10 | 7) == 0 && is_memory_type(value & 7);
-                valid.then(|| self.mtrr.default_type = value)
-            }
+            IA32_MTRR_DEF_TYPE => is_default_type(value).then(|| self.mtrr.default_type = value),
             // Microcode updates and machine-check state: accepted as by a CPU that has none.
             IA32_BIOS_SIGN_ID => Some(()),
             IA32_MCG_STATUS | IA32_MISC_ENABLE => Some(()),

@@ -28,7 +28,7 @@ pub const PORTS: u16 = 8;
 /// Depth of the receive FIFO.
 pub const FIFO_BYTES: usize = 16;
 /// Bytes from outside that wait for room in the FIFO.
-pub const INPUT_BYTES_MAX: usize = 4096;
+pub const INPUT_BYTES_MAX: usize = godwit_records::SERIAL_INPUT_BYTES_MAX;
 
 /// Clock of the baud-rate generator, by 16.
 const BAUD_BASE: u64 = 115_200;

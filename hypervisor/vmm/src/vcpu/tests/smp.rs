@@ -27,7 +27,7 @@ impl Pair {
         let mut second = machine();
         let lapic = Lapic::after_firmware(1, false, ApicMode::X2Apic, RATE);
         second.vcpu = Vcpu::new(lapic, Access::Any, 0);
-        second.vcpu.set_activity(Activity::Running);
+        second.vcpu.set_activity(Activity::Running, 2);
         let mut pair = Self {
             machines: [machine(), second],
             inboxes: [const { Inbox::new() }; 2],
