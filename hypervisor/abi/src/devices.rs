@@ -7,6 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const BLOB_BYTES_MAX: u64 = 64 << 10;
 /// Most keys a domain.
 pub const BLOBS_MAX: usize = 32;
+/// Most bytes that `platform_state_read` writes and `platform_state_set` takes.
+pub const PLATFORM_STATE_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of capabilities in a [`DeviceDefinition`].
 pub const CAPABILITY_BYTES: usize = 192;
 /// `DeviceBar::kind`: there is none, or it is the upper half of the one before.

@@ -125,6 +125,11 @@ impl<const N: usize> Bytes<N> {
         Some(copy)
     }
 
+    /// The bytes, to change.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.data[..self.length]
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.data[..self.length]

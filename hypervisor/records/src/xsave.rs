@@ -28,6 +28,14 @@ const XCOMP_BV: usize = 520;
 const HEADER_END: usize = 576;
 
 impl XsaveState {
+    /// Says that these components are in use, and none is compacted: for an area that FXSAVE has written.
+    pub fn set_components(&mut self, components: u64) {
+        if let Some(header) = self.area.as_mut_slice().get_mut(XSTATE_BV..HEADER_END) {
+            header.fill(0);
+            header[..8].copy_from_slice(&components.to_le_bytes());
+        }
+    }
+
     /// Would XRSTOR take it, on a CPU with these components? What is not empty has the legacy region and the header.
     pub fn check(&self) -> Result<(), Invalid> {
         let area = self.area.as_slice();

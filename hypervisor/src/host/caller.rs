@@ -47,6 +47,23 @@ impl<B: Hosted> Caller<'_, B> {
             .ok_or(Status::BadAddress.into())
     }
 
+    /// Copies a record, or records, of the caller's; more than `most` bytes are none.
+    pub(super) fn bytes(
+        &self,
+        address: u64,
+        length: u64,
+        most: u64,
+    ) -> Result<alloc::vec::Vec<u8>, Refusal> {
+        if length > most {
+            return Err(Status::BadRecord.into());
+        }
+        let mut bytes = alloc::vec![0; length as usize];
+        if !self.domain.memory.read(address, &mut bytes) {
+            return Err(Status::BadAddress.into());
+        }
+        Ok(bytes)
+    }
+
     /// Reads a stream into the caller's buffer piece by piece, as far as it gives.
     pub(super) fn stream(
         &self,

@@ -4,9 +4,10 @@
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{
-    ABI_VERSION, CpuInfo, DomainId, EventSource, Handler, InterruptKind, PciAddress, Port,
-    PowerAction, Refusal, Status, VcpuIndex,
+    ABI_VERSION, CpuInfo, DomainId, EventSource, Handler, InterruptKind, PLATFORM_STATE_BYTES_MAX,
+    PciAddress, Port, PowerAction, Refusal, Status, VcpuIndex,
 };
+use godwit_records::{Record, XsaveState};
 use godwit_vmm::nested::Wanted;
 use zerocopy::IntoBytes;
 
@@ -224,9 +225,12 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         if domain.is_control() {
             return Err(Status::BadArgument.into());
         }
-        Ok(domain
+        let done = domain
             .memory
-            .populate(page, pages.min(POPULATE_PAGES_MAX))?)
+            .populate(page, pages.min(POPULATE_PAGES_MAX))?;
+        let bytes = domain.memory.pages() * 4096;
+        domain.platform.lock().set_memory_size(bytes);
+        Ok(done)
     }
 
     fn memory_write(
@@ -401,30 +405,54 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         Ok(self.host.reset_domain(&domain)?)
     }
 
-    fn platform_state_read(&mut self, _: DomainId, _: u64, _: u64) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+    fn platform_state_read(
+        &mut self,
+        domain: DomainId,
+        address: u64,
+        length: u64,
+    ) -> Result<u64, Refusal> {
+        let domain = self.find_guest(domain)?;
+        let bytes = self.host.platform_state(&domain)?;
+        self.put(address, length, &bytes)?;
+        Ok(bytes.len() as u64)
     }
-    fn platform_state_set(&mut self, _: DomainId, _: u64, _: u64) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+
+    fn platform_state_set(
+        &mut self,
+        domain: DomainId,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
+        let domain = self.find_guest(domain)?;
+        let bytes = self.bytes(address, length, PLATFORM_STATE_BYTES_MAX)?;
+        Ok(self.host.set_platform_state(&domain, &bytes)?)
     }
+
     fn xsave_state_read(
         &mut self,
-        _: DomainId,
-        _: VcpuIndex,
-        _: u64,
-        _: u64,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        address: u64,
+        length: u64,
     ) -> Result<u64, Refusal> {
-        Err(Status::NotSupported.into())
+        let domain = self.find_guest(domain)?;
+        let bytes = self.host.xsave_state(&domain, vcpu)?;
+        self.put(address, length, &bytes)?;
+        Ok(bytes.len() as u64)
     }
+
     fn xsave_state_set(
         &mut self,
-        _: DomainId,
-        _: VcpuIndex,
-        _: u64,
-        _: u64,
+        domain: DomainId,
+        vcpu: VcpuIndex,
+        address: u64,
+        length: u64,
     ) -> Result<(), Refusal> {
-        Err(Status::NotSupported.into())
+        let domain = self.find_guest(domain)?;
+        let bytes = self.bytes(address, length, XsaveState::MAX_BYTES as u64)?;
+        Ok(self.host.set_xsave_state(&domain, vcpu, &bytes)?)
     }
+
     fn memory_map(
         &mut self,
         domain: DomainId,

@@ -256,12 +256,10 @@ impl<B: Hosted> Host<B> {
 
     pub(super) fn unpause_domain(&self, domain: &Domain<B>) -> Result<(), Status> {
         let building = domain.life.lock().stage() == Stage::Building;
+        self.refresh_clock(domain);
         let event = if building {
-            let bytes = domain.memory.pages() * 4096;
-            domain.platform.lock().set_memory_size(bytes);
             Event::Built
         } else {
-            self.refresh_clock(domain);
             Event::Unpause
         };
         if !self.step_life(domain, event) {

@@ -53,8 +53,8 @@ pub(super) struct Domain<B: Hosted> {
     pub(super) vcpus: Once<Vec<Arc<VcpuSlot<B>>>>,
     pub(super) ending: TicketMutex<Option<Ending>>,
     pub(super) refused: AtomicU64,
-    /// Added to the host's TSC on every vCPU: guest time begins at the domain's creation.
-    pub(super) tsc_offset: u64,
+    /// Added to the host's TSC: platform time, which begins at the domain's creation.
+    pub(super) tsc_offset: AtomicU64,
     /// dom0 has been told that there is console output, and has not read it yet.
     pub(super) console_told: AtomicBool,
     /// What dom0 keeps beside it.
@@ -155,7 +155,7 @@ impl<B: Hosted> Domain<B> {
             vcpus: Once::new(),
             ending: TicketMutex::new(None),
             refused: AtomicU64::new(0),
-            tsc_offset,
+            tsc_offset: AtomicU64::new(tsc_offset),
             console_told: AtomicBool::new(false),
             blobs: Blobs::new(),
             wants: Wants::new(),
@@ -173,12 +173,13 @@ impl<B: Hosted> Domain<B> {
     pub(super) fn new_core(&self, index: VcpuIndex) -> Vcpu {
         let lapic =
             Lapic::after_firmware(index.0.into(), index.0 == 0, ApicMode::XApic, tsc_rate());
-        Vcpu::new(lapic, self.shape.access, self.tsc_offset)
+        let offset = self.tsc_offset.load(Ordering::Acquire);
+        Vcpu::new(lapic, self.shape.access, offset)
     }
 
     /// Platform time at a host TSC.
     pub(super) fn platform_tsc(&self, host_tsc: u64) -> u64 {
-        host_tsc.wrapping_add(self.tsc_offset)
+        host_tsc.wrapping_add(self.tsc_offset.load(Ordering::Acquire))
     }
 
     pub(super) fn vcpus(&self) -> &[Arc<VcpuSlot<B>>] {

@@ -78,6 +78,7 @@ impl<B: Hosted> Host<B> {
         state.xcr0 = inner.xstate.saved_xcr0();
         state.tsc = inner.core.guest_tsc(clock::tsc());
         state.cr8 = inner.core.lapic.cr8();
+        state.activity = inner.core.activity(inner.halted);
         state
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod calls;
 mod config_space;
 mod control;
 pub(crate) mod debug;
+mod device_state;
 mod devices;
 pub(crate) mod dom0;
 mod domain;

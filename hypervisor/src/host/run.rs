@@ -103,8 +103,11 @@ impl<B: Hosted> Host<B> {
         if let Some(pending) = state.pending_state.take() {
             state.hardware.load(&pending);
             state.xstate.set_saved_xcr0(pending.xcr0);
-            state.core.lapic.set_cr8(pending.cr8);
-            state.core.set_activity(pending.activity);
+            // The low half of the task priority stands in the local APIC alone.
+            if state.core.lapic.cr8() != pending.cr8 {
+                state.core.lapic.set_cr8(pending.cr8);
+            }
+            state.core.set_activity(pending.activity, pending.rflags);
             state.core.forget_access(&self.world_of(slot));
             state.halted = pending.activity != Activity::Running;
         }

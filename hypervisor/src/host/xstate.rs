@@ -3,6 +3,9 @@
 
 use core::arch::asm;
 
+use godwit_records::{Bytes, XsaveState};
+use godwit_vmm::cpuid::Policy;
+
 use crate::cpu::features::has_xsave;
 use crate::memory::{OutOfMemory, Page};
 
@@ -104,6 +107,39 @@ impl Xstate {
         unsafe {
             asm!("xsave64 [{}]", in(reg) area, in("eax") self.allowed as u32, in("edx") (self.allowed >> 32) as u32, options(nostack, preserves_flags));
         }
+    }
+
+    /// The state as a record, while the vCPU is off its CPU.
+    pub(super) fn record(&self, policy: &Policy) -> XsaveState {
+        let components = policy.xsave_components();
+        let bytes = policy.xsave_bytes(components) as usize;
+        // SAFETY: the page is ours, nobody writes to it while the vCPU is off its CPU (`&self`), and a
+        // policy's area is no longer than a page (checked where the policy is made).
+        let area = unsafe { core::slice::from_raw_parts(self.area.pointer(), bytes) };
+        let mut record = XsaveState {
+            xcr0: components,
+            area: Bytes::copy_of(area).expect("an area is no longer than a page"),
+        };
+        if self.allowed == 0 {
+            // FXSAVE writes no header: both components are in use.
+            record.set_components(components);
+        }
+        record
+    }
+
+    /// Takes on a record that [`Policy::xsave_fits`], while the vCPU is off its CPU.
+    pub(super) fn set_record(&mut self, record: &XsaveState) {
+        let xcr0 = self.xcr0;
+        self.reset();
+        self.xcr0 = xcr0;
+        let area = record.area.as_slice();
+        // SAFETY: the page is ours and nobody else has a pointer into it; a record's area is no longer than
+        // a page.
+        unsafe {
+            self.area
+                .pointer()
+                .copy_from_nonoverlapping(area.as_ptr(), area.len())
+        };
     }
 
     /// The guest's XCR0, while the vCPU is off its CPU.

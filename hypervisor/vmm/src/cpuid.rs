@@ -9,6 +9,8 @@ mod paravirtual;
 
 use alloc::vec::Vec;
 
+use godwit_records::{Invalid, XSAVE_AREA_BYTES_MAX, XsaveState};
+
 pub use paravirtual::{HYPERVISOR_FIRST, HYPERVISOR_LAST, KVM_FIRST, KVM_SIGNATURE, SIGNATURE};
 
 /// The four output registers.
@@ -173,6 +175,10 @@ impl Policy {
         policy.add_caches(basic_max, &host);
         policy.add_topology(basic_max, vcpus);
         policy.add_extended_state(&host);
+        assert!(
+            policy.xsave_bytes(policy.xsave_components()) as usize <= XSAVE_AREA_BYTES_MAX,
+            "an XSAVE area beyond a page"
+        );
         policy
     }
 
@@ -197,6 +203,26 @@ impl Policy {
             && value & !self.xcr0_allowed == 0
             && (value & 4 == 0 || value & 2 != 0)
             && (avx512 == 0 || (avx512 == AVX512 && value & 4 != 0))
+    }
+
+    /// Components of the extended state: those of XCR0, or x87 and SSE where there is no XSAVE.
+    pub fn xsave_components(&self) -> u64 {
+        const LEGACY: u64 = 0b11;
+        self.xcr0_allowed | LEGACY
+    }
+
+    /// Whether a vCPU with this policy can be in this state.
+    pub fn xsave_fits(&self, state: &XsaveState) -> Result<(), Invalid> {
+        state.check()?;
+        let refuse = |why| Err(Invalid { field: "area", why });
+        if state.xcr0 & !self.xsave_components() != 0 {
+            return refuse("it holds components that the guest's CPU lacks");
+        }
+        let bytes = state.area.as_slice().len();
+        if bytes != 0 && bytes != self.xsave_bytes(state.xcr0) as usize {
+            return refuse("its components lie elsewhere than on this CPU");
+        }
+        Ok(())
     }
 
     /// What CPUID answers. A leaf beyond the last one answers as AMD's CPUs do: zeroes.

@@ -3,6 +3,7 @@
 use godwit_records::{Activity, VcpuLocal};
 
 use super::entry::{PicLine, Running};
+use super::forward::Forwarded;
 use super::msr::Mtrrs;
 use super::{Inbox, Message, Vcpu};
 use crate::devices::lapic::Lapic;
@@ -33,8 +34,10 @@ impl Vcpu {
         }
     }
 
-    /// What it does, for its `VcpuState`. `halted`: it waits in HLT, or for its start-up IPI.
+    /// What it does, for its `VcpuState`. `halted`: it waits, in HLT, for its start-up IPI, or for dom0 and then in the midst of
+    /// an instruction that it executes again.
     pub fn activity(&self, halted: bool) -> Activity {
+        let halted = halted && !self.awaits_answer();
         match self.running {
             Running::WaitForStartup | Running::Startup(_) => Activity::WaitForSipi,
             Running::Yes | Running::HaltedMasked if halted => Activity::Halted,
@@ -63,6 +66,8 @@ impl Vcpu {
             apic_due_host_tsc: _,
             platform_due_host_tsc: _,
             mtrr,
+            // It stands before the instruction and makes its accesses again.
+            forwarded: _,
         } = self;
         let startup_page = match (running, startup_after_init) {
             (_, Some(page)) => Some(*page),
@@ -131,6 +136,7 @@ impl Vcpu {
             apic_due_host_tsc: u64::MAX,
             platform_due_host_tsc: u64::MAX,
             mtrr,
+            forwarded: Forwarded::default(),
         };
         Ok(())
     }

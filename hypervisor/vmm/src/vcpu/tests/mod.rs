@@ -10,6 +10,7 @@ mod interrupts;
 mod mmio;
 mod msr;
 mod port;
+mod saved;
 mod smp;
 mod step;
 
