@@ -4,7 +4,7 @@
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{
-    ABI_VERSION, CpuInfo, DomainId, EventSource, Handler, InterruptKind, PLATFORM_STATE_BYTES_MAX,
+    ABI_VERSION, DomainId, EventSource, Handler, InterruptKind, PLATFORM_STATE_BYTES_MAX,
     PciAddress, Port, PowerAction, Refusal, Status, VcpuIndex,
 };
 use godwit_records::{Record, XsaveState};
@@ -15,9 +15,9 @@ use super::Hosted;
 use super::caller::{COPY_MAX, Caller, PIECE, copy};
 use super::config_space::{config_access, owned_by_hypervisor};
 use super::errand::Errand;
-use super::events::{PORTS_MAX, Source};
-use crate::platform::{clock, pci, wall};
-use crate::{console, cpu};
+use super::events::Source;
+use crate::console;
+use crate::platform::{pci, wall};
 
 /// Most pages of one `memory_populate`: 16 MiB, some milliseconds of zeroing.
 const POPULATE_PAGES_MAX: u64 = 4096;
@@ -59,28 +59,7 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     }
 
     fn wait(&mut self, deadline_tsc: u64, address: u64, capacity: u64) -> Result<u64, Refusal> {
-        let capacity = capacity.min(PORTS_MAX as u64) as usize;
-        if capacity == 0 {
-            return Err(Status::BadArgument.into());
-        }
-        let mut ports = [0u32; PORTS_MAX];
-        let mut count = 0;
-        {
-            let mut events = self.host.events.lock();
-            if !events.any_pending() && deadline_tsc > clock::tsc() {
-                *self.wait_deadline = deadline_tsc;
-                return Err(Refusal::Block);
-            }
-            while count < capacity
-                && let Some(port) = events.take()
-            {
-                ports[count] = port.0;
-                count += 1;
-            }
-        }
-        let bytes = ports[..count].as_bytes();
-        self.put(address, bytes.len() as u64, bytes)?;
-        Ok(count as u64)
+        self.take_ports(deadline_tsc, address, capacity)
     }
 
     fn port_bind(&mut self, source: EventSource) -> Result<Port, Refusal> {
@@ -112,26 +91,7 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     }
 
     fn cpu_info(&mut self, index: u32, address: u64, length: u64) -> Result<(), Refusal> {
-        let block = cpu::by_index(index as usize).ok_or(Status::NotFound)?;
-        let now_ns = clock::now_ns();
-        let idle_ns = self
-            .host
-            .scheduler
-            .lock()
-            .dump_cpus(now_ns)
-            .nth(index as usize)
-            .map_or(0, |view| view.idle_ns);
-        let info = CpuInfo {
-            apic_id: block.apic_id,
-            online: 1,
-            idle_ns,
-            exits: block.exits.load(Ordering::Relaxed),
-            now_ns,
-            domain: block.domain.load(Ordering::Relaxed),
-            vcpu: block.vcpu.load(Ordering::Relaxed),
-            interrupts: block.interrupts.load(Ordering::Relaxed),
-        };
-        self.put(address, length, info.as_bytes())
+        self.put(address, length, self.host.cpu(index)?.as_bytes())
     }
 
     fn host_power(&mut self, action: PowerAction) -> Result<(), Refusal> {
@@ -350,24 +310,7 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     }
 
     fn guest_input(&mut self, domain: DomainId, address: u64, length: u64) -> Result<u64, Refusal> {
-        let domain = self.find_guest(domain)?;
-        let bytes = self.check(address, length, Wanted::Read)?;
-        let mut piece = [0; PIECE];
-        let mut done = 0;
-        while done < bytes {
-            let piece = &mut piece[..PIECE.min(bytes - done)];
-            if !self.domain.memory.read(address + done as u64, piece) {
-                return Err(Status::BadAddress.into());
-            }
-            let taken = self.host.touch_platform(&domain, |platform, now_tsc| {
-                platform.serial_input(piece, now_tsc)
-            });
-            done += taken;
-            if taken < piece.len() {
-                break;
-            }
-        }
-        Ok(done as u64)
+        self.type_in(domain, address, length)
     }
 
     fn power_button(&mut self, domain: DomainId) -> Result<(), Refusal> {

@@ -1,8 +1,11 @@
 //! dom0's event ports: small numbers that stand for sources, and which of them are pending.
 
-use godwit_abi::{EventSource, Port, Status};
+use godwit_abi::{EventSource, Port, Refusal, Status};
+use zerocopy::IntoBytes;
 
+use super::caller::Caller;
 use super::{Host, Hosted};
+use crate::platform::clock;
 
 /// Event ports there are.
 pub(super) const PORTS_MAX: usize = 256;
@@ -94,5 +97,38 @@ impl<B: Hosted> Host<B> {
         {
             self.wake(vcpu.key);
         }
+    }
+}
+
+impl<B: Hosted> Caller<'_, B> {
+    /// Takes pending ports, or sleeps.
+    pub(super) fn take_ports(
+        &mut self,
+        deadline_tsc: u64,
+        address: u64,
+        capacity: u64,
+    ) -> Result<u64, Refusal> {
+        let capacity = capacity.min(PORTS_MAX as u64) as usize;
+        if capacity == 0 {
+            return Err(Status::BadArgument.into());
+        }
+        let mut ports = [0u32; PORTS_MAX];
+        let mut count = 0;
+        {
+            let mut events = self.host.events.lock();
+            if !events.any_pending() && deadline_tsc > clock::tsc() {
+                *self.wait_deadline = deadline_tsc;
+                return Err(Refusal::Block);
+            }
+            while count < capacity
+                && let Some(port) = events.take()
+            {
+                ports[count] = port.0;
+                count += 1;
+            }
+        }
+        let bytes = ports[..count].as_bytes();
+        self.put(address, bytes.len() as u64, bytes)?;
+        Ok(count as u64)
     }
 }

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use godwit_abi::{ABI_VERSION, HostInfo, field};
+use godwit_abi::{ABI_VERSION, CpuInfo, HostInfo, Status, field};
 
 use super::{Host, Hosted};
 use crate::backend::Backend;
@@ -11,6 +11,29 @@ use crate::platform::clock;
 use crate::{cpu, memory};
 
 impl<B: Hosted> Host<B> {
+    /// One of its CPUs.
+    pub(super) fn cpu(&self, index: u32) -> Result<CpuInfo, Status> {
+        let block = cpu::by_index(index as usize).ok_or(Status::NotFound)?;
+        let now_ns = clock::now_ns();
+        let idle_ns = self
+            .scheduler
+            .lock()
+            .dump_cpus(now_ns)
+            .nth(index as usize)
+            .map_or(0, |view| view.idle_ns);
+        let info = CpuInfo {
+            apic_id: block.apic_id,
+            online: 1,
+            idle_ns,
+            exits: block.exits.load(Ordering::Relaxed),
+            now_ns,
+            domain: block.domain.load(Ordering::Relaxed),
+            vcpu: block.vcpu.load(Ordering::Relaxed),
+            interrupts: block.interrupts.load(Ordering::Relaxed),
+        };
+        Ok(info)
+    }
+
     pub(super) fn info(&self) -> HostInfo {
         let domains = self.domains.read().iter().count() as u32;
         HostInfo {

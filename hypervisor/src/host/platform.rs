@@ -7,13 +7,15 @@
 
 use core::sync::atomic::Ordering;
 
-use godwit_abi::VcpuIndex;
+use godwit_abi::{DomainId, Refusal, Status, VcpuIndex};
 use godwit_vmm::devices::kvmclock;
 use godwit_vmm::devices::lapic::{Address, Ipi, IpiMode, Trigger};
 use godwit_vmm::devices::ports::Platform;
+use godwit_vmm::nested::Wanted;
 use godwit_vmm::vcpu::Message;
 use godwit_vmm::walk::GuestMemory;
 
+use super::caller::{Caller, PIECE};
 use super::domain::Domain;
 use super::{Host, Hosted};
 use crate::platform::clock;
@@ -104,5 +106,34 @@ impl<B: Hosted> Host<B> {
             vcpu.inbox.post(Message::PlatformChanged);
             self.notify(vcpu);
         }
+    }
+}
+
+impl<B: Hosted> Caller<'_, B> {
+    /// Types bytes of the caller's on a domain's serial line. Returns how many there was room for.
+    pub(super) fn type_in(
+        &self,
+        domain: DomainId,
+        address: u64,
+        length: u64,
+    ) -> Result<u64, Refusal> {
+        let domain = self.find_guest(domain)?;
+        let bytes = self.check(address, length, Wanted::Read)?;
+        let mut piece = [0; PIECE];
+        let mut done = 0;
+        while done < bytes {
+            let piece = &mut piece[..PIECE.min(bytes - done)];
+            if !self.domain.memory.read(address + done as u64, piece) {
+                return Err(Status::BadAddress.into());
+            }
+            let taken = self.host.touch_platform(&domain, |platform, now_tsc| {
+                platform.serial_input(piece, now_tsc)
+            });
+            done += taken;
+            if taken < piece.len() {
+                break;
+            }
+        }
+        Ok(done as u64)
     }
 }
