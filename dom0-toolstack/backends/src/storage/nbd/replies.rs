@@ -90,6 +90,13 @@ enum State {
     },
 }
 
+/// What came of a piece of input.
+enum Step<'a> {
+    More,
+    Again,
+    Said(Event<'a>),
+}
+
 /// The decoder of one connection.
 pub struct Replies {
     structured: bool,
@@ -147,47 +154,70 @@ impl Replies {
                     };
                     return Ok(Some(Event::Bytes { cookie, at, data }));
                 }
-                State::Head => {
-                    if !self.collect(input, 4) {
-                        return Ok(None);
-                    }
-                    match number::<4>(&self.head, 0) as u32 {
-                        SIMPLE_MAGIC => {
-                            if !self.collect(input, 16) {
-                                return Ok(None);
-                            }
-                            return self.simple(expected).map(Some);
-                        }
-                        STRUCTURED_MAGIC if self.structured => {
-                            if !self.collect(input, 20) {
-                                return Ok(None);
-                            }
-                            self.structured(&expected)?;
-                        }
-                        magic => return Err(ProtocolError::Magic(magic.into())),
-                    }
-                }
+                State::Head => match self.head(input, &expected)? {
+                    Step::More => return Ok(None),
+                    Step::Again => {}
+                    Step::Said(event) => return Ok(Some(event)),
+                },
                 State::Payload {
                     cookie,
                     kind,
                     bytes,
                     last,
-                } => {
-                    // Of data only the offset is collected; the rest is passed on as it comes.
-                    let short = if kind == CHUNK_DATA { 8 } else { bytes };
-                    if !self.collect(input, short as usize) {
-                        return Ok(None);
-                    }
-                    let payload = core::mem::take(&mut self.head);
-                    self.finish(cookie, last);
-                    if kind != CHUNK_NONE {
-                        let asked = expected(cookie).ok_or(ProtocolError::UnknownCookie(cookie))?;
-                        let chunk = (cookie, kind, bytes, last);
-                        return self.chunk(chunk, &payload, asked).map(Some);
-                    }
-                }
+                } => match self.payload(input, (cookie, kind, bytes, last), &expected)? {
+                    Step::More => return Ok(None),
+                    Step::Again => {}
+                    Step::Said(event) => return Ok(Some(event)),
+                },
             }
         }
+    }
+
+    /// The start of a reply.
+    fn head<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        expected: impl Fn(u64) -> Option<Expected>,
+    ) -> Result<Step<'a>, ProtocolError> {
+        if !self.collect(input, 4) {
+            return Ok(Step::More);
+        }
+        let magic = number::<4>(&self.head, 0) as u32;
+        let bytes = match magic {
+            SIMPLE_MAGIC => 16,
+            STRUCTURED_MAGIC if self.structured => 20,
+            magic => return Err(ProtocolError::Magic(magic.into())),
+        };
+        if !self.collect(input, bytes) {
+            return Ok(Step::More);
+        }
+        if magic == SIMPLE_MAGIC {
+            return self.simple(expected).map(Step::Said);
+        }
+        self.structured(expected)?;
+        Ok(Step::Again)
+    }
+
+    /// What follows a structured reply's header.
+    fn payload<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        (cookie, kind, bytes, last): (u64, u16, u32, bool),
+        expected: impl Fn(u64) -> Option<Expected>,
+    ) -> Result<Step<'a>, ProtocolError> {
+        // Of data only the offset is collected; the rest is passed on as it comes.
+        let short = if kind == CHUNK_DATA { 8 } else { bytes };
+        if !self.collect(input, short as usize) {
+            return Ok(Step::More);
+        }
+        let payload = core::mem::take(&mut self.head);
+        self.finish(cookie, last);
+        if kind == CHUNK_NONE {
+            return Ok(Step::Again);
+        }
+        let asked = expected(cookie).ok_or(ProtocolError::UnknownCookie(cookie))?;
+        let chunk = (cookie, kind, bytes, last);
+        self.chunk(chunk, &payload, asked).map(Step::Said)
     }
 
     /// Moves bytes until `head` has `bytes` of them.
