@@ -55,8 +55,6 @@ pub struct Gateway {
     router: RefCell<Router>,
     host: RefCell<HostQueue>,
     host_statistics: Cell<HostStatistics>,
-    /// Whose turn it is first: the inside's, alternately.
-    inside_first: Cell<bool>,
 }
 
 impl Gateway {
@@ -80,7 +78,6 @@ impl Gateway {
                 receiver: None,
             }),
             host_statistics: Cell::default(),
-            inside_first: Cell::new(false),
         }
     }
 
@@ -98,12 +95,8 @@ impl Gateway {
     pub fn poll_pump(&self, context: &mut Context<'_>) -> Poll<Infallible> {
         let mut out = Vec::new();
         for _ in 0..TURN_FRAMES {
-            let inside_first = self.inside_first.replace(!self.inside_first.get());
-            let is_moved = if inside_first {
-                self.move_inner(context, &mut out) || self.move_outer(context, &mut out)
-            } else {
-                self.move_outer(context, &mut out) || self.move_inner(context, &mut out)
-            };
+            let from_outside = self.move_outer(context, &mut out);
+            let is_moved = self.move_inner(context, &mut out) || from_outside;
             // Neither had one, and both will wake us.
             if !is_moved {
                 return Poll::Pending;
