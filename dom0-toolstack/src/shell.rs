@@ -14,12 +14,13 @@ use crate::guest::{self, Guests};
 use crate::hypercall::{HYPERCALLS, Host};
 use crate::memory::HostMemory;
 use crate::nbd::Exports;
-use crate::net::{self, Network, ping::ping};
+use crate::net::{self, Net, Network, ping::ping};
 use crate::site::{ThisHost, Tools};
 use crate::start::Boot;
 use crate::stores::HostStores;
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use embassy_executor::Spawner;
@@ -27,6 +28,7 @@ use embassy_futures::select::{Either, select};
 use embassy_time::{Duration, Instant};
 use godwit_abi::ids::EventSource;
 use godwit_abi::{PowerAction, Status};
+use godwit_backends::network::networks::Networks;
 use godwit_toolstack::command::{Command, parse_line};
 use godwit_toolstack::editor::{Editor, Event};
 use godwit_toolstack::net::ping::PingStatistics;
@@ -41,6 +43,7 @@ struct Shell {
     name: String,
     tools: &'static Tools,
     network: Option<Network>,
+    networks: Rc<Networks>,
     disks: Disks,
     boot_tsc: u64,
     /// From the boot loader to the first prompt.
@@ -58,7 +61,10 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
     }
     let memory = HostMemory::new();
     let disks = disk::start(&memory, spawner).await;
-    let network = net::start(&boot.options, spawner).await;
+    let Net {
+        host: network,
+        networks,
+    } = net::start(&boot.options, spawner).await;
     let line = match &network {
         Some(network) => network.up(&boot.options).await,
         None => "net: no network card\n".into(),
@@ -89,6 +95,7 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
         name: boot.options.name,
         tools,
         network,
+        networks,
         disks,
         boot_tsc: boot.boot_tsc,
         boot_ticks: 0,
@@ -180,10 +187,11 @@ impl Shell {
                 interval_ms,
             } => self.ping(&host, count, interval_ms).await,
             Effect::Ip => {
-                let text = match &self.network {
+                let mut text = match &self.network {
                     Some(network) => network.report().text(),
                     None => "no network card\n".into(),
                 };
+                text += &self.networks.text();
                 console::write(text.as_bytes());
                 true
             }

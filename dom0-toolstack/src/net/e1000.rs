@@ -5,7 +5,7 @@
 //! away, and read first, and once, when we look whether it is back. Only a write to a tail register
 //! gives descriptors away.
 
-use super::card::{Card, Frame};
+use super::card::Card;
 use crate::dma::{BUFFER_BYTES, DmaBuffer, SharedMemory};
 use crate::mmio::Mmio;
 use crate::pci::Function;
@@ -14,6 +14,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
 use embassy_time::{Duration, Instant, Timer};
+use godwit_backends::frame::Frame;
+use godwit_backends::network::offload::Takes;
 use godwit_toolstack::net::address::MacAddress;
 use godwit_toolstack::net::e1000_ring::{
     DESCRIPTOR_BYTES, RING_DESCRIPTORS, Received, Ring, transmit_word, transmitted,
@@ -66,6 +68,8 @@ const RAH_VALID: u32 = 1 << 31;
 
 /// Enabled, all multicast, broadcast, 2048 byte buffers, without the CRC.
 const RCTL_RUN: u32 = 1 << 1 | 1 << 4 | 1 << 15 | 1 << 26;
+/// Unicast and multicast frames for anybody.
+const RCTL_PROMISCUOUS: u32 = 1 << 3 | 1 << 4;
 /// Enabled, short packets padded, collision threshold and distance of full duplex (13.4.33).
 const TCTL_RUN: u32 = 1 << 1 | 1 << 3 | 0x0f << 4 | 0x40 << 12;
 /// Gaps between frames, for copper (13.4.34).
@@ -153,6 +157,10 @@ pub(crate) struct E1000 {
     spare: Vec<DmaBuffer>,
     /// Whether the card tells when a frame has been sent.
     tx_interrupt: bool,
+    promiscuous: bool,
+    /// Tails that the card has not been told yet.
+    rx_tail: Option<u16>,
+    tx_tail: Option<u16>,
     counters: LinkCounters,
 }
 
@@ -164,7 +172,7 @@ pub(crate) fn matches(function: &Function) -> bool {
 
 impl E1000 {
     /// Resets and starts a card. The error says what it does not do.
-    pub(crate) async fn new(function: &Function) -> Result<Self, String> {
+    pub(crate) async fn new(function: &Function, promiscuous: bool) -> Result<Self, String> {
         function
             .enable()
             .map_err(|status| format!("enable: {status}"))?;
@@ -183,6 +191,9 @@ impl E1000 {
             tx: RingMemory::new(),
             spare: DmaBuffer::allocate(tx_buffers),
             tx_interrupt: false,
+            promiscuous,
+            rx_tail: None,
+            tx_tail: None,
             counters: LinkCounters::default(),
         };
         card.start(function.info.device);
@@ -213,7 +224,12 @@ impl E1000 {
         for buffer in buffers {
             tail = self.rx.fill(buffer, 0);
         }
-        registers.write(RCTL, RCTL_RUN);
+        let everything = if self.promiscuous {
+            RCTL_PROMISCUOUS
+        } else {
+            0
+        };
+        registers.write(RCTL, RCTL_RUN | everything);
         registers.write(RDBAL + RING_TAIL, u32::from(tail));
 
         self.tx.attach(registers, TDBAL);
@@ -238,6 +254,11 @@ impl E1000 {
             self.spare.push(buffer);
         }
     }
+
+    /// Gives a buffer back, for another frame.
+    fn recycle(&mut self, buffer: DmaBuffer) {
+        self.rx_tail = Some(self.rx.fill(buffer, 0));
+    }
 }
 
 impl Card for E1000 {
@@ -253,6 +274,14 @@ impl Card for E1000 {
         self.link_up
     }
 
+    fn is_promiscuous(&self) -> bool {
+        self.promiscuous
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::NOTHING
+    }
+
     fn receive(&mut self) -> Option<Frame> {
         // Bounded by the ring: a useless descriptor goes back behind all others.
         for _ in 0..RING_DESCRIPTORS {
@@ -261,9 +290,12 @@ impl Card for E1000 {
                 Received::Frame(length) => {
                     self.counters.rx_frames += 1;
                     self.counters.rx_bytes += u64::from(length);
+                    let buffer = self.rx.clean();
+                    let bytes = buffer[..usize::from(length)].to_vec();
+                    self.recycle(buffer);
                     return Some(Frame {
-                        buffer: self.rx.clean(),
-                        range: 0..usize::from(length),
+                        bytes,
+                        ..Frame::default()
                     });
                 }
                 Received::Useless => {
@@ -274,11 +306,6 @@ impl Card for E1000 {
             }
         }
         None
-    }
-
-    fn recycle(&mut self, buffer: DmaBuffer) {
-        let tail = self.rx.fill(buffer, 0);
-        self.registers.write(RDBAL + RING_TAIL, u32::from(tail));
     }
 
     fn is_frame_waiting(&self) -> bool {
@@ -296,13 +323,22 @@ impl Card for E1000 {
         !self.spare.is_empty()
     }
 
-    fn transmit(&mut self, length: usize, fill: &mut dyn FnMut(&mut [u8])) {
+    fn transmit(&mut self, frame: &Frame) {
         let mut buffer = self.spare.pop().expect("asked can_transmit before");
-        fill(&mut buffer[..length]);
+        let length = frame.bytes.len();
+        buffer[..length].copy_from_slice(&frame.bytes);
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += length as u64;
-        let tail = self.tx.fill(buffer, transmit_word(length as u16));
-        self.registers.write(TDBAL + RING_TAIL, u32::from(tail));
+        self.tx_tail = Some(self.tx.fill(buffer, transmit_word(length as u16)));
+    }
+
+    fn flush(&mut self) {
+        if let Some(tail) = self.rx_tail.take() {
+            self.registers.write(RDBAL + RING_TAIL, u32::from(tail));
+        }
+        if let Some(tail) = self.tx_tail.take() {
+            self.registers.write(TDBAL + RING_TAIL, u32::from(tail));
+        }
     }
 
     fn acknowledge(&mut self) {

@@ -4,7 +4,8 @@ use embassy_net::Stack;
 use embassy_net::tcp::TcpSocket;
 use embassy_time::Duration;
 
-const PORT: u16 = 7;
+/// Where it is.
+pub(super) const PORT: u16 = 7;
 /// Connections at a time.
 pub(crate) const CONNECTIONS_MAX: usize = 4;
 const BUFFER_BYTES: usize = 16 << 10;

@@ -1,9 +1,11 @@
-//! The network: find the card, start the stack over it, serve.
+//! The network: find the card, start the bridge over it and dom0's own stack on that, serve.
 
+mod bridge;
 mod card;
 mod e1000;
 pub(crate) mod echo;
 pub(crate) mod ping;
+mod stack;
 mod virtio;
 pub(crate) mod virtio_pci;
 mod virtqueue;
@@ -11,9 +13,10 @@ mod virtqueue;
 use crate::pci::{self, Function, Interrupt, KindName};
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use card::{Card, MTU_BYTES, SharedCard, StackDriver};
+use card::{Card, MTU_BYTES, SharedCard};
 use core::net::{IpAddr, Ipv6Addr};
 use embassy_executor::Spawner;
 use embassy_net::dns::DnsQueryType;
@@ -21,8 +24,11 @@ use embassy_net::{
     ConfigV4, ConfigV6, DhcpConfig, Ipv4Cidr, Runner, Stack, StackResources, StaticConfigV4,
 };
 use embassy_time::{Duration, Timer, with_timeout};
+use godwit_backends::network::nat::packet::Protocol;
+use godwit_backends::network::networks::{self, Networks};
 use godwit_toolstack::net::options::{HostOptions, Ipv4Source};
 use godwit_toolstack::net::report::InterfaceReport;
+use stack::StackDriver;
 
 /// Sockets there can be: DHCP, DNS, ping, the echo service, and a reserve for what is to come.
 const SOCKETS_MAX: usize = 24;
@@ -35,6 +41,15 @@ const WATCHDOG: Duration = Duration::from_millis(100);
 /// The same once an interrupt was missed: then it is the watchdog that carries the traffic.
 const WATCHDOG_ALERT: Duration = Duration::from_millis(10);
 
+/// Ports on which dom0's own services are: not to be forwarded to guests.
+const LISTENING: [(Protocol, u16); 1] = [(Protocol::Tcp, echo::PORT)];
+
+/// dom0's own network, if there is a card, and those of guests, which there are in any case.
+pub(crate) struct Net {
+    pub(crate) host: Option<Network>,
+    pub(crate) networks: Rc<Networks>,
+}
+
 /// The running network.
 #[derive(Clone, Copy)]
 pub(crate) struct Network {
@@ -44,33 +59,58 @@ pub(crate) struct Network {
     interrupt: &'static Interrupt,
 }
 
-/// Starts the network over the first card that works. `None`: there is none, and it is said why.
-pub(crate) async fn start(options: &HostOptions, spawner: Spawner) -> Option<Network> {
+/// Starts the networks over the first card that works. Without one it is said why.
+pub(crate) async fn start(options: &HostOptions, spawner: Spawner) -> Net {
+    let card = first_card(options).await;
+    let uplink = card.as_ref().map(|(shared, ..)| {
+        let card = shared.card.borrow();
+        networks::Card {
+            mac: card.mac(),
+            is_promiscuous: card.is_promiscuous(),
+            takes: card.takes(),
+        }
+    });
+    let clock = Rc::new(bridge::Time);
+    let networks = Rc::new(Networks::new(clock, uplink, options.guests, &LISTENING));
+    spawner.spawn(bridge::gateway_task(networks.gateway()).expect("spawned once"));
+    for bridge in networks.bridges() {
+        spawner.spawn(bridge::release_task(bridge).expect("the pool has as many"));
+    }
+    let host = card.map(|(card, interrupt, function)| {
+        run(card, interrupt, function, options, &networks, spawner)
+    });
+    Net { host, networks }
+}
+
+type Opened = (&'static SharedCard, &'static Interrupt, Function);
+
+async fn first_card(options: &HostOptions) -> Option<Opened> {
     for function in pci::functions() {
         let is_virtio = virtio::matches(&function);
         if !is_virtio && !e1000::matches(&function) {
             continue;
         }
-        match open(&function, is_virtio).await {
-            Ok((card, interrupt)) => return Some(run(card, interrupt, function, options, spawner)),
+        match open(&function, is_virtio, options.bridge).await {
+            Ok((card, interrupt)) => return Some((card, interrupt, function)),
             Err(problem) => log::error!("network card {}: {problem}", function.address()),
         }
     }
     None
 }
 
-/// Starts one card.
+/// Starts one card; `promiscuous` if it can.
 async fn open(
     function: &Function,
     is_virtio: bool,
+    promiscuous: bool,
 ) -> Result<(&'static SharedCard, &'static Interrupt), String> {
     let interrupt = function
         .bind_interrupt()
         .map_err(|status| format!("bind its interrupt: {status}"))?;
     let card: Box<dyn Card> = if is_virtio {
-        Box::new(virtio::VirtioNet::new(function, interrupt.kind()).await?)
+        Box::new(virtio::VirtioNet::new(function, interrupt.kind(), promiscuous).await?)
     } else {
-        Box::new(e1000::E1000::new(function).await?)
+        Box::new(e1000::E1000::new(function, promiscuous).await?)
     };
     Ok((SharedCard::share(card), Box::leak(Box::new(interrupt))))
 }
@@ -81,11 +121,19 @@ fn run(
     interrupt: &'static Interrupt,
     function: Function,
     options: &HostOptions,
+    networks: &Rc<Networks>,
     spawner: Spawner,
 ) -> Network {
     let resources = Box::leak(Box::new(StackResources::<SOCKETS_MAX>::new()));
-    let driver = StackDriver(card);
+    let driver = StackDriver {
+        card,
+        port: networks.gateway(),
+    };
     let (stack, runner) = embassy_net::new(driver, configuration(options), resources, seed(card));
+    let uplink = networks.uplink().expect("there is a card");
+    let mac = card.card.borrow().mac();
+    spawner.spawn(bridge::pump_task(card, uplink).expect("spawned once"));
+    spawner.spawn(bridge::address_task(stack, mac, networks.clone()).expect("spawned once"));
     spawner.spawn(runner_task(runner).expect("spawned once"));
     spawner.spawn(interrupt_task(card, interrupt).expect("spawned once"));
     spawner.spawn(watchdog_task(card).expect("spawned once"));
@@ -135,17 +183,19 @@ async fn runner_task(mut runner: Runner<'static, StackDriver>) -> ! {
 async fn interrupt_task(shared: &'static SharedCard, interrupt: &'static Interrupt) -> ! {
     loop {
         interrupt.wait().await;
-        {
+        let was_up = {
             let mut card = shared.card.borrow_mut();
+            let was_up = card.is_link_up();
             card.counters().interrupts += 1;
             card.acknowledge();
-        }
+            was_up
+        };
         interrupt.served();
-        shared.wake();
+        shared.wake(was_up);
     }
 }
 
-/// Looks for a frame that lies there from one look to the next although the stack takes none and
+/// Looks for a frame that lies there from one look to the next although nobody takes any and
 /// no interrupt comes.
 #[embassy_executor::task]
 async fn watchdog_task(shared: &'static SharedCard) -> ! {
@@ -164,6 +214,7 @@ async fn watchdog_task(shared: &'static SharedCard) -> ! {
             continue;
         }
         card.counters().interrupts_missed += 1;
+        let was_up = card.is_link_up();
         card.acknowledge();
         if counters.interrupts_missed == 0 {
             log::warn!(
@@ -175,7 +226,7 @@ async fn watchdog_task(shared: &'static SharedCard) -> ! {
         }
         period = WATCHDOG_ALERT;
         drop(card);
-        shared.wake();
+        shared.wake(was_up);
     }
 }
 

@@ -8,6 +8,7 @@ use embassy_net::icmp::{
     Icmpv6Repr, PacketMetadata,
 };
 use embassy_time::{Duration, Instant, Timer, with_deadline};
+use godwit_backends::network::nat::connections::PORTS;
 use godwit_toolstack::net::ping::{PAYLOAD_BYTES, PingStatistics, TIMEOUT_US, answer_line};
 
 /// Packets that fit in a socket's buffers.
@@ -34,7 +35,8 @@ pub(crate) async fn ping(
     let mut rx = alloc::vec![0; BUFFER_BYTES];
     let mut tx = alloc::vec![0; BUFFER_BYTES];
     let mut socket = IcmpSocket::new(network.stack, &mut rx_meta, &mut rx, &mut tx_meta, &mut tx);
-    let ident = crate::clock::tsc() as u16;
+    // Below what guests' echo requests are translated to.
+    let ident = crate::clock::tsc() as u16 % PORTS.start();
     socket
         .bind(IcmpEndpoint::Ident(ident))
         .map_err(|_| "no ICMP socket can be bound")?;

@@ -1,4 +1,5 @@
-//! A split virtqueue whose every descriptor is one buffer (Virtio 1.2, 2.7).
+//! A split virtqueue whose every descriptor is one buffer, but for commands, which have two (Virtio
+//! 1.2, 2.7).
 //!
 //! The device sees a descriptor only after the available index says so, and we believe a used
 //! element only after the used index says so: one fence on either side.
@@ -9,6 +10,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
 use godwit_toolstack::net::virtqueue::{Descriptors, QueueLayout};
 
+/// Descriptor flag: another one follows.
+const DESCRIPTOR_NEXT: u64 = 1;
 /// Descriptor flag: the device writes.
 const DESCRIPTOR_WRITE: u64 = 2;
 /// Available ring flag: do not interrupt.
@@ -27,6 +30,8 @@ pub(crate) struct Virtqueue {
     buffers: Vec<Option<DmaBuffer>>,
     available_index: u16,
     used_index: u16,
+    /// The second descriptor of a command under way.
+    second: Option<u16>,
     notify: Mmio,
     bell: usize,
 }
@@ -44,6 +49,7 @@ impl Virtqueue {
             buffers: (0..size).map(|_| None).collect(),
             available_index: 0,
             used_index: 0,
+            second: None,
             notify,
             bell,
         }
@@ -81,6 +87,37 @@ impl Virtqueue {
         let second = u64::from(length) | flags << 32;
         self.memory.write(offset + 8, second);
         self.buffers[usize::from(id)] = Some(buffer);
+        self.publish(id);
+    }
+
+    /// Gives the device a command: a chain of a buffer to read and one to write, each with its
+    /// bytes. The queue is empty before and is used for nothing else until [`Self::take_pair`].
+    pub(crate) fn post_pair(&mut self, read: (DmaBuffer, u32), write: (DmaBuffer, u32)) {
+        let second = self.descriptors.post().expect("the queue is empty");
+        let first = self.descriptors.post().expect("it has two descriptors");
+        let chained = DESCRIPTOR_NEXT << 32 | u64::from(second) << 48;
+        for (id, (buffer, length), flags) in [
+            (second, write, DESCRIPTOR_WRITE << 32),
+            (first, read, chained),
+        ] {
+            let offset = 16 * usize::from(id);
+            self.memory.write(offset, buffer.address());
+            self.memory.write(offset + 8, u64::from(length) | flags);
+            self.buffers[usize::from(id)] = Some(buffer);
+        }
+        self.second = Some(second);
+        self.publish(first);
+    }
+
+    /// Takes back the buffer that the device wrote for the command.
+    pub(crate) fn take_pair(&mut self) -> Option<DmaBuffer> {
+        self.take(&mut 0)?;
+        let second = self.second.take()?;
+        let id = self.descriptors.used(second.into())?;
+        self.buffers[usize::from(id)].take()
+    }
+
+    fn publish(&mut self, id: u16) {
         let place = usize::from(self.available_index & (self.size - 1));
         self.memory.write(self.layout.available + 4 + 2 * place, id);
         self.available_index = self.available_index.wrapping_add(1);

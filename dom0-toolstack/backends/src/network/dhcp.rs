@@ -120,6 +120,11 @@ impl Server {
         self.addresses.get(&mac).copied()
     }
 
+    /// Guests with an address.
+    pub fn guests(&self) -> usize {
+        self.addresses.len()
+    }
+
     /// Whether there are no guests.
     pub fn is_empty(&self) -> bool {
         self.addresses.is_empty()

@@ -15,7 +15,9 @@ use super::segment::Segment;
 use super::statistics::PortStatistics;
 use super::vif::{Kind, Vif};
 use crate::frame::{Frame, FramePort};
+use alloc::format;
 use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::fmt;
@@ -197,6 +199,22 @@ impl Networks {
     pub fn set_outside(&self, outside: Option<Outside>, dns: &[Ipv4Addr]) {
         self.gateway
             .with_router(|router| router.set_outside(outside, dns));
+    }
+
+    /// What `ip` shows of them, below the host's own interface.
+    pub fn text(&self) -> String {
+        let uplink = match &self.uplink {
+            Some((card, _)) if card.is_promiscuous => "eth0",
+            Some(_) => "eth0, for the host alone",
+            None => "none",
+        };
+        let (segment, guests, connections) = self
+            .gateway
+            .with_router(|router| (router.segment(), router.guests(), router.connections()));
+        format!(
+            "bridge: uplink {uplink}, {} stations\ngateway: {segment}, {guests} guests, {connections} connections\n",
+            self.bridge.stations()
+        )
     }
 
     /// Attaches a guest's card with the hardware address `mac` as `vif` says.

@@ -3,24 +3,7 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 
-/// A hardware address; prints as `52:54:00:12:34:56`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MacAddress(pub [u8; 6]);
-
-impl MacAddress {
-    /// Whether a network card can have this address: not a group address and not all zeroes
-    /// (IEEE 802.3, 3.2.3).
-    pub fn is_station(self) -> bool {
-        self.0[0] & 1 == 0 && self.0 != [0; 6]
-    }
-}
-
-impl fmt::Display for MacAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
+pub use godwit_backends::network::mac::MacAddress;
 
 /// An IPv4 address and the length of its network prefix; prints as `10.77.0.1/24`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,17 +83,5 @@ mod tests {
         assert!(!net.contains(Ipv4Addr::new(10, 77, 1, 1)));
         let all = Ipv4Prefix::parse("10.77.0.1/32").unwrap();
         assert!(!all.contains(Ipv4Addr::new(10, 77, 0, 2)));
-    }
-
-    #[test]
-    fn group_and_zero_hardware_addresses_are_no_stations() {
-        assert!(MacAddress([0x52, 0x54, 0, 1, 2, 3]).is_station());
-        assert!(!MacAddress([0xff; 6]).is_station());
-        assert!(!MacAddress([1, 0, 0x5e, 0, 0, 1]).is_station());
-        assert!(!MacAddress([0; 6]).is_station());
-        assert_eq!(
-            MacAddress([0x52, 0x54, 0, 1, 2, 0xf]).to_string(),
-            "52:54:00:01:02:0f"
-        );
     }
 }

@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use godwit_backends::network::segment::Segment;
 
 /// The name of a host that was given none.
 pub const NAME_DEFAULT: &str = "godwit";
@@ -49,6 +50,11 @@ pub struct HostOptions {
     pub ipv4: Ipv4Source,
     /// Default gateway, only with a static address.
     pub gateway: Option<Ipv4Addr>,
+    /// Whether the card is to receive frames for guests on the bridge: not where the network passes
+    /// on only what is addressed to the host itself (port security, most clouds).
+    pub bridge: bool,
+    /// The network of guests behind the gateway.
+    pub guests: Segment,
     /// Console log level.
     pub log_level: LogLevel,
 }
@@ -59,6 +65,8 @@ impl Default for HostOptions {
             name: NAME_DEFAULT.into(),
             ipv4: Ipv4Source::None,
             gateway: None,
+            bridge: true,
+            guests: Segment::default(),
             log_level: LogLevel::Warn,
         }
     }
@@ -100,6 +108,18 @@ impl HostOptions {
             "gw" => {
                 self.gateway = Some(value.parse().map_err(|_| "not an IPv4 address")?);
             }
+            "bridge" => {
+                self.bridge = match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err("not on or off"),
+                }
+            }
+            "guests" => {
+                let prefix = Ipv4Prefix::parse(value)?;
+                let segment = Segment::new(prefix.address, prefix.bits);
+                self.guests = segment.ok_or("write the gateway's address, with /16 to /30")?;
+            }
             "loglvl" => {
                 self.log_level = match value {
                     "error" => LogLevel::Error,
@@ -109,7 +129,7 @@ impl HostOptions {
                     _ => return Err("not error, warn, info or debug"),
                 }
             }
-            _ => return Err("unknown (known: name, ip, gw, loglvl)"),
+            _ => return Err("unknown (known: name, ip, gw, bridge, guests, loglvl)"),
         }
         Ok(())
     }
@@ -167,6 +187,18 @@ mod tests {
         {
             assert!(problem.contains(word), "{problem}");
         }
+    }
+
+    #[test]
+    fn guests_are_told_of() {
+        let (options, problems) = HostOptions::parse("bridge=off guests=172.16.5.1/20");
+        assert!(problems.is_empty() && !options.bridge);
+        assert_eq!(
+            options.guests,
+            Segment::new([172, 16, 5, 1].into(), 20).unwrap()
+        );
+        let (options, problems) = HostOptions::parse("bridge=no guests=10.0.0.0/24");
+        assert_eq!((options, problems.len()), (HostOptions::default(), 2));
     }
 
     #[test]

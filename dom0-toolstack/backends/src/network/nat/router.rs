@@ -165,6 +165,11 @@ impl Router {
         self.server.is_empty()
     }
 
+    /// Guests there are.
+    pub fn guests(&self) -> usize {
+        self.server.guests()
+    }
+
     /// The segment.
     pub fn segment(&self) -> Segment {
         self.segment
