@@ -4,17 +4,17 @@
 //!
 //! [`networks::Networks`] is the whole: dom0 makes one with a [`Clock`] and what its card can do,
 //! pumps frames between the card and [`networks::Networks::uplink`], gives
-//! [`networks::Networks::host`] to its own network stack, and runs two endless futures,
+//! [`networks::Networks::gateway`] to its own network stack, and runs two endless futures,
 //! [`networks::Networks::gateway`]'s `poll_pump` and [`bridge::Bridge::release`] of both bridges.
-//! For a guest's card it asks [`networks::Networks::attach`] for a port, with what
-//! [`vif::Vif::parse`] made of the configuration, and gives the port to the device as a
-//! [`crate::frame::FramePort`]. Dropping the port, or `detach`, unplugs it.
+//! For a guest's card it asks [`networks::Networks::attach`] for a port, with an
+//! [`attachment::Attachment`] that follows from the configuration, and gives the port to the device
+//! as a [`crate::frame::FramePort`]. Dropping the port, or `detach`, unplugs it.
 //!
 //! ```text
-//!  card -- uplink port -+                              +-- guest port (type=nat)
+//!  card -- uplink port -+                              +-- guest port (nat)
 //!                       |-- bridge      inside bridge -|
-//!  guest port ----------+     |              |         +-- guest port (type=routed)
-//!  (type=bridge)            outer          inner
+//!  guest port ----------+     |              |         +-- guest port (routed)
+//!  (bridge)               outer          inner
 //!                             +-- gateway ---+
 //!                                    |
 //!                            dom0's own stack
@@ -33,6 +33,7 @@
 //! are called while a bridge is borrowed: they must only note that a task is to run.
 
 pub mod announce;
+pub mod attachment;
 pub mod bridge;
 pub mod bucket;
 pub mod checksum;
@@ -49,7 +50,6 @@ pub mod queue;
 pub mod segment;
 pub mod statistics;
 pub mod table;
-pub mod vif;
 
 /// The time, in microseconds since any moment; never goes back.
 pub trait Clock {

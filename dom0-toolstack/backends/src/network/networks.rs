@@ -3,6 +3,7 @@
 
 use super::Clock;
 use super::announce;
+use super::attachment::{Attachment, Forward, Kind};
 use super::bridge::{Bridge, BridgePort, PlugError, PortOptions};
 use super::gateway::Gateway;
 use super::mac::MacAddress;
@@ -13,7 +14,6 @@ use super::offload::Takes;
 use super::policy::{Limits, Sources};
 use super::segment::Segment;
 use super::statistics::PortStatistics;
-use super::vif::{Kind, Vif};
 use crate::frame::{Frame, FramePort};
 use alloc::format;
 use alloc::rc::Rc;
@@ -217,43 +217,51 @@ impl Networks {
         )
     }
 
-    /// Attaches a guest's card with the hardware address `mac` as `vif` says.
-    pub fn attach(&self, mac: MacAddress, vif: &Vif) -> Result<Rc<GuestPort>, AttachError> {
+    /// Attaches a guest's card with the hardware address `mac` as `wanted` says.
+    pub fn attach(
+        &self,
+        mac: MacAddress,
+        wanted: &Attachment,
+    ) -> Result<Rc<GuestPort>, AttachError> {
         let can_bridge = self
             .uplink
             .as_ref()
             .is_none_or(|(card, _)| card.is_promiscuous);
-        let kind = match vif.kind {
+        let kind = match wanted.kind {
             Some(kind) => kind,
-            None if can_bridge && vif.forwards.is_empty() => Kind::Bridge,
+            None if can_bridge && wanted.forwards.is_empty() => Kind::Bridge,
             None => Kind::Nat,
         };
-        if vif.may_spoof && (kind != Kind::Bridge || vif.address.is_some()) {
+        if wanted.may_spoof && (kind != Kind::Bridge || wanted.address.is_some()) {
             return Err(AttachError::SpoofingAndAddress);
         }
         let port = match kind {
             Kind::Bridge if !can_bridge => return Err(AttachError::NotPromiscuous),
-            Kind::Bridge => self.attach_bridged(mac, vif)?,
-            Kind::Nat => self.attach_behind(mac, vif, kind, Mode::Translated)?,
-            Kind::Routed => self.attach_behind(mac, vif, kind, Mode::Routed)?,
+            Kind::Bridge => self.attach_bridged(mac, wanted)?,
+            Kind::Nat => self.attach_behind(mac, wanted, kind, Mode::Translated)?,
+            Kind::Routed => self.attach_behind(mac, wanted, kind, Mode::Routed)?,
         };
         Ok(Rc::new(port))
     }
 
-    fn attach_bridged(&self, mac: MacAddress, vif: &Vif) -> Result<GuestPort, AttachError> {
-        if !vif.forwards.is_empty() {
+    fn attach_bridged(
+        &self,
+        mac: MacAddress,
+        wanted: &Attachment,
+    ) -> Result<GuestPort, AttachError> {
+        if !wanted.forwards.is_empty() {
             return Err(AttachError::ForwardOnBridge);
         }
-        let sources = match vif.address {
-            _ if vif.may_spoof => Sources::Any,
+        let sources = match wanted.address {
+            _ if wanted.may_spoof => Sources::Any,
             Some(address) => Sources::Pinned(mac, [address].into()),
             None => Sources::Mac(mac),
         };
         Ok(GuestPort {
-            port: plugged(self.bridge.plug(guest(sources, vif)))?,
+            port: plugged(self.bridge.plug(guest(sources, wanted)))?,
             mac,
             kind: Kind::Bridge,
-            address: vif.address,
+            address: wanted.address,
             gateway: None,
             is_detached: Cell::new(false),
         })
@@ -262,23 +270,22 @@ impl Networks {
     fn attach_behind(
         &self,
         mac: MacAddress,
-        vif: &Vif,
+        wanted: &Attachment,
         kind: Kind,
         mode: Mode,
     ) -> Result<GuestPort, AttachError> {
-        let listens = |forward: &&super::vif::Forward| {
-            self.listening.contains(&(forward.protocol, forward.host))
-        };
-        if let Some(forward) = vif.forwards.iter().find(listens) {
+        let listens =
+            |forward: &&Forward| self.listening.contains(&(forward.protocol, forward.host));
+        if let Some(forward) = wanted.forwards.iter().find(listens) {
             return Err(AttachError::HostListens(forward.protocol, forward.host));
         }
         // The port first: with it a hardware address is known to be nobody else's.
-        let port = plugged(self.inside.plug(guest(Sources::Mac(mac), vif)))?;
+        let port = plugged(self.inside.plug(guest(Sources::Mac(mac), wanted)))?;
         let address = self.gateway.with_router(|router| {
             use super::dhcp::ReserveError;
             let segment = router.segment();
             router
-                .add_guest(mac, vif.address, mode)
+                .add_guest(mac, wanted.address, mode)
                 .map_err(|error| match error {
                     ReserveError::Outside(address) => AttachError::Outside(address, segment),
                     ReserveError::InUse(address) => AttachError::AddressInUse(address),
@@ -298,7 +305,7 @@ impl Networks {
         port.port
             .set_sources(pinned)
             .expect("the same hardware address");
-        for forward in &vif.forwards {
+        for forward in &wanted.forwards {
             let inside = Endpoint {
                 address,
                 port: forward.guest,
@@ -316,12 +323,12 @@ impl Networks {
     }
 }
 
-fn guest(sources: Sources, vif: &Vif) -> PortOptions {
+fn guest(sources: Sources, wanted: &Attachment) -> PortOptions {
     PortOptions {
         is_uplink: false,
         sources,
         limits: Limits {
-            rate: vif.rate,
+            rate: wanted.rate,
             ..Limits::default()
         },
         takes: Takes::ALL,

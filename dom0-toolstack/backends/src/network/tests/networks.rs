@@ -2,6 +2,7 @@
 
 use super::bench::{clock, ipv4, mac, plain, receive, receive_all, tcp, udp};
 use crate::frame::{Frame, FramePort};
+use crate::network::attachment::{Attachment, Forward, Kind};
 use crate::network::compose::{self, Station};
 use crate::network::mac::MacAddress;
 use crate::network::nat::packet::Protocol;
@@ -9,7 +10,6 @@ use crate::network::nat::router::{GATEWAY_MAC, Outside};
 use crate::network::networks::{AttachError, Card, Networks};
 use crate::network::offload::{self, Takes};
 use crate::network::segment::Segment;
-use crate::network::vif::{Kind, Vif};
 use core::task::{Context, Waker};
 use smoltcp::wire::{IpProtocol, TcpControl};
 use std::net::Ipv4Addr;
@@ -44,8 +44,27 @@ fn networks(is_promiscuous: bool) -> Networks {
     networks
 }
 
-fn vif(text: &str) -> Vif {
-    Vif::parse(text).unwrap()
+fn forward(host: u16, guest: u16) -> Forward {
+    Forward {
+        protocol: Protocol::Tcp,
+        host,
+        guest,
+    }
+}
+
+fn kind(kind: Kind) -> Attachment {
+    Attachment {
+        kind: Some(kind),
+        ..Attachment::default()
+    }
+}
+
+fn nat(address: Option<[u8; 4]>, forwards: &[Forward]) -> Attachment {
+    Attachment {
+        address: address.map(Ipv4Addr::from),
+        forwards: forwards.to_vec(),
+        ..kind(Kind::Nat)
+    }
 }
 
 fn pump(networks: &Networks) {
@@ -94,12 +113,14 @@ fn a_guest_behind_a_card_that_is_not_promiscuous_is_reached_by_a_forward() {
     let networks = networks(false);
     let uplink = networks.uplink().unwrap();
     assert_eq!(
-        networks.attach(mac(1), &vif("type=bridge")).err(),
+        networks.attach(mac(1), &kind(Kind::Bridge)).err(),
         Some(AttachError::NotPromiscuous)
     );
-    let guest = networks
-        .attach(mac(1), &vif("forward=tcp:2222:22"))
-        .unwrap();
+    let by_forward = Attachment {
+        forwards: [forward(2222, 22)].into(),
+        ..Attachment::default()
+    };
+    let guest = networks.attach(mac(1), &by_forward).unwrap();
     assert_eq!(guest.kind(), Kind::Nat);
     let address = guest.address().unwrap();
     let syn = tcp(
@@ -154,9 +175,7 @@ fn a_guest_behind_a_card_that_is_not_promiscuous_is_reached_by_a_forward() {
     }
     networks.detach(&guest);
     assert!(!guest.send(plain(mac(1), GATEWAY_MAC, 0)));
-    let again = networks
-        .attach(mac(1), &vif("forward=tcp:2222:22"))
-        .unwrap();
+    let again = networks.attach(mac(1), &by_forward).unwrap();
     drop(guest);
     assert!(
         again.send(plain_arp(address)),
@@ -182,10 +201,12 @@ fn plain_arp(address: Ipv4Addr) -> Frame {
 fn guests_on_the_bridge_are_stations_and_announce_themselves() {
     let networks = networks(true);
     let uplink = networks.uplink().unwrap();
-    let one = networks.attach(mac(1), &Vif::default()).unwrap();
-    let two = networks
-        .attach(mac(2), &vif("type=bridge,ip=192.168.1.50"))
-        .unwrap();
+    let fixed = Attachment {
+        address: Some(Ipv4Addr::new(192, 168, 1, 50)),
+        ..kind(Kind::Bridge)
+    };
+    let one = networks.attach(mac(1), &Attachment::default()).unwrap();
+    let two = networks.attach(mac(2), &fixed).unwrap();
     let mut frame = plain(mac(1), mac(2), 3);
     frame.checked = true;
     assert!(one.send(frame.clone()));
@@ -201,43 +222,56 @@ fn guests_on_the_bridge_are_stations_and_announce_themselves() {
 fn what_cannot_be_is_refused_and_leaves_nothing_behind() {
     let networks = networks(true);
     let _one = networks
-        .attach(mac(1), &vif("type=nat,ip=10.99.0.9,forward=tcp:2222:22"))
+        .attach(mac(1), &nat(Some([10, 99, 0, 9]), &[forward(2222, 22)]))
         .unwrap();
-    let refused = |index: u8, text: &str| networks.attach(mac(index), &vif(text)).err().unwrap();
-    assert_eq!(refused(1, "type=nat"), AttachError::MacInUse(mac(1)));
+    let refused =
+        |index: u8, wanted: Attachment| networks.attach(mac(index), &wanted).err().unwrap();
+    assert_eq!(refused(1, kind(Kind::Nat)), AttachError::MacInUse(mac(1)));
     assert_eq!(
-        refused(0xaa, "type=bridge"),
+        refused(0xaa, kind(Kind::Bridge)),
         AttachError::MacInUse(mac(0xaa))
     );
     assert_eq!(
-        refused(2, "type=nat,ip=10.99.0.9"),
+        refused(2, nat(Some([10, 99, 0, 9]), &[])),
         AttachError::AddressInUse(Ipv4Addr::new(10, 99, 0, 9))
     );
     assert_eq!(
-        refused(2, "type=nat,forward=tcp:7:7"),
+        refused(2, nat(None, &[forward(7, 7)])),
         AttachError::HostListens(Protocol::Tcp, 7)
     );
     assert!(matches!(
-        refused(2, "type=nat,forward=tcp:1:1,forward=tcp:2222:22"),
+        refused(2, nat(None, &[forward(1, 1), forward(2222, 22)])),
         AttachError::Forward(_)
     ));
     assert!(matches!(
-        refused(2, "type=nat,forward=tcp:40000:22"),
+        refused(2, nat(None, &[forward(40000, 22)])),
         AttachError::Forward(_)
     ));
     assert!(matches!(
-        refused(2, "type=nat,ip=10.0.0.1"),
+        refused(2, nat(Some([10, 0, 0, 1]), &[])),
         AttachError::Outside(..)
     ));
     assert_eq!(
-        refused(2, "type=bridge,forward=tcp:1:1"),
+        refused(
+            2,
+            Attachment {
+                kind: Some(Kind::Bridge),
+                ..nat(None, &[forward(1, 1)])
+            }
+        ),
         AttachError::ForwardOnBridge
     );
     assert_eq!(
-        refused(2, "type=nat,spoofing=allowed"),
+        refused(
+            2,
+            Attachment {
+                may_spoof: true,
+                ..kind(Kind::Nat)
+            }
+        ),
         AttachError::SpoofingAndAddress
     );
     networks
-        .attach(mac(2), &vif("type=nat,forward=tcp:1:1"))
+        .attach(mac(2), &nat(None, &[forward(1, 1)]))
         .unwrap();
 }
