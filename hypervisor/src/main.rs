@@ -81,7 +81,7 @@ fn run<B: host::Hosted>(
     let cpu =
         B::enable().unwrap_or_else(|missing| refuse(format_args!("{}: {}", B::NAME, missing.0)));
     let host = host::build::<B>(&info, &options, tables);
-    host::dom0::create(host, &info, &options)
+    host::dom0::create(host, info, &options)
         .unwrap_or_else(|error| refuse(format_args!("dom0 cannot be started: {error}")));
     host.start_cpus(&options);
     host.start_interrupts();

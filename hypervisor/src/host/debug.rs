@@ -53,6 +53,7 @@ impl<B: Hosted> Host<B> {
                     "  m  memory",
                     "  i  devices and interrupts",
                     "  t  clocks",
+                    "  D  end dom0 as if it had faulted: it is built anew",
                     "  C  crash the hypervisor on purpose: shows what an epitaph looks like",
                     "  R  restart the machine at once",
                 ] {
@@ -70,6 +71,7 @@ impl<B: Hosted> Host<B> {
                 clock::now_ns(),
                 self.next_sleep.load(Ordering::Relaxed)
             ),
+            b'D' => self.end_control(),
             b'C' => crash(),
             b'R' => {
                 crate::platform::apic::halt_others();
@@ -78,6 +80,18 @@ impl<B: Hosted> Host<B> {
             _ => return false,
         }
         true
+    }
+
+    /// The CPU that runs dom0 next ends it (`run`).
+    fn end_control(&self) {
+        self.fault_control.store(true, Ordering::Release);
+        if let Some(vcpu) = self
+            .control
+            .get()
+            .and_then(|control| control.vcpus().first())
+        {
+            self.notify(vcpu);
+        }
     }
 
     fn dump_domains(&self) {

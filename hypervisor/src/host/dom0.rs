@@ -102,18 +102,33 @@ fn module_bytes(module: &BootModule) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(pointer.cast_const(), module.range.bytes() as usize) }
 }
 
+/// What dom0 is built from, the first time and whenever it has failed: the boot loader's modules, which stay where
+/// they are, and the memory it was given.
+pub(super) struct Origin {
+    info: BootInfo,
+    memory: Range,
+}
+
+impl Origin {
+    fn module(&self) -> Result<&BootModule, Dom0Error> {
+        dom0_module(&self.info)
+    }
+}
+
+fn dom0_module(info: &BootInfo) -> Result<&BootModule, Dom0Error> {
+    info.modules
+        .iter()
+        .find(|module| module.name() == "dom0")
+        .ok_or(Dom0Error::NoModule)
+}
+
 /// Builds dom0 and lets it run.
 pub(crate) fn create<B: Hosted>(
     host: &'static Host<B>,
-    info: &BootInfo,
+    info: BootInfo,
     options: &Options,
 ) -> Result<(), Dom0Error> {
-    let module = info
-        .modules
-        .iter()
-        .find(|module| module.name() == "dom0")
-        .ok_or(Dom0Error::NoModule)?;
-    let image = image::parse(module_bytes(module)).map_err(Dom0Error::Image)?;
+    dom0_module(&info)?;
     let bytes = options.dom0_mib << 20;
     let shape = Shape {
         name: alloc::string::String::from("Domain-0"),
@@ -128,9 +143,44 @@ pub(crate) fn create<B: Hosted>(
         .assemble(DomainId::CONTROL, shape, DomainKind::Control)
         .map_err(Dom0Error::Refused)?;
     let memory = allocate(domain.memory.owner(), bytes)?;
+    domain
+        .memory
+        .map_identity(memory.start, bytes, Access::ALL, MemoryType::WriteBack)
+        .map_err(Dom0Error::Nested)?;
+    let origin = host.origin.call_once(|| Origin { info, memory });
+    let state = build(host, &domain, origin, 0)?;
+    host.control.call_once(|| domain.clone());
+    host.domains.write().insert(domain.clone());
+    let slot = &domain.vcpus()[usize::from(VcpuIndex(0).0)];
+    slot.state.lock().pending_state = Some(alloc::boxed::Box::new(state));
+    host.dom0_entry_tsc.store(clock::tsc(), Ordering::Relaxed);
+    host.step_life(&domain, Event::Built);
+    Ok(())
+}
+
+/// Builds dom0 once more. It does not run, nothing is mapped into it, and no device writes to its memory.
+pub(super) fn rebuild<B: Hosted>(
+    host: &Host<B>,
+    domain: &Domain<B>,
+    restarts: u64,
+) -> Result<VcpuState, Dom0Error> {
+    let origin = host.origin.get().ok_or(Dom0Error::NoModule)?;
+    build(host, domain, origin, restarts)
+}
+
+/// Fills dom0's memory. Returns the registers it begins with.
+fn build<B: Hosted>(
+    host: &Host<B>,
+    domain: &Domain<B>,
+    origin: &Origin,
+    restarts: u64,
+) -> Result<VcpuState, Dom0Error> {
+    let (module, memory) = (origin.module()?, origin.memory);
+    let image = image::parse(module_bytes(module)).map_err(Dom0Error::Image)?;
+    let room = TABLES_BYTES + Identity::bytes_needed(origin.info.memory_end);
     let mut layout = Layout {
         next: memory.start,
-        end: memory.end - TABLES_BYTES - Identity::bytes_needed(info.memory_end),
+        end: memory.end - room,
     };
     let mut tables = Identity::new(Range {
         start: layout.end,
@@ -140,10 +190,11 @@ pub(crate) fn create<B: Hosted>(
     load(&image, base)?;
     map_image(&image, base, &mut tables);
     let after_image = layout.next;
-    let mut start = start_info::<B>(info, module, memory, &mut layout)?;
+    let mut start = start_info::<B>(&origin.info, module, memory, &mut layout)?;
     let start_address = layout.take(StartInfo::SIZE_BYTES as u64)?;
     let guard = layout.take(4096)?;
     let stack_top = layout.take(START_STACK_BYTES)? + START_STACK_BYTES;
+    start.restarts = restarts;
     start.heap_base = layout.next;
     start.heap_bytes = layout.end - layout.next;
     start.tables_base = layout.end;
@@ -155,20 +206,14 @@ pub(crate) fn create<B: Hosted>(
     tables.map(after_image, guard, data);
     tables.map(guard + 4096, layout.end, data);
     tables.map(layout.end, memory.end, Flags::PRESENT | Flags::NO_EXECUTE);
-    domain
-        .memory
-        .map_identity(memory.start, bytes, Access::ALL, MemoryType::WriteBack)
-        .map_err(Dom0Error::Nested)?;
-    pass_devices(host, &domain, &mut tables)?;
+    pass_devices(host, domain, &mut tables)?;
     map_other_memory(memory, &mut tables);
-    host.control.call_once(|| domain.clone());
-    host.domains.write().insert(domain.clone());
-    let state = entry_state(tables.root(), base + image.entry, start_address, stack_top);
-    let slot = &domain.vcpus()[usize::from(VcpuIndex(0).0)];
-    slot.state.lock().pending_state = Some(alloc::boxed::Box::new(state));
-    host.dom0_entry_tsc.store(clock::tsc(), Ordering::Relaxed);
-    host.step_life(&domain, Event::Built);
-    Ok(())
+    Ok(entry_state(
+        tables.root(),
+        base + image.entry,
+        start_address,
+        stack_top,
+    ))
 }
 
 fn allocate(owner: Owner, bytes: u64) -> Result<Range, Dom0Error> {

@@ -210,6 +210,13 @@ impl<B: Hosted> Host<B> {
         }
     }
 
+    /// Switches every interrupt off.
+    pub(super) fn unbind_all_interrupts(&self) {
+        for vector in DEVICE_FIRST..=DEVICE_LAST {
+            self.unbind_interrupt(vector);
+        }
+    }
+
     fn capability_off(&self, device: PciAddress, id: u8, enable: u32) {
         if let Some(at) = pci::capability(device, id) {
             let control = pci::read(device, at + 2, 2);

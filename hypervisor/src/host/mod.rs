@@ -24,16 +24,18 @@ mod mapping;
 mod memory;
 mod platform;
 mod reset;
+mod restart;
 mod run;
 mod world;
 mod xstate;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrayvec::ArrayString;
 use godwit_abi::{HostFeatures, PciDevice};
+use godwit_vmm::restarts::Restarts;
 use godwit_vmm::sched::{CpuIndex, CpuSet, Scheduler, VcpuKey};
 use spin::mutex::TicketMutex;
 use spin::once::Once;
@@ -93,6 +95,11 @@ pub(crate) struct Host<B: Hosted> {
     vcpus: RwLock<Vec<Option<Runnable<B>>>>,
     domains: RwLock<Domains<B>>,
     control: Once<Arc<Domain<B>>>,
+    /// What dom0 is built from, and where.
+    origin: Once<dom0::Origin>,
+    restarts: TicketMutex<Restarts>,
+    /// A debug key asks dom0 to fault.
+    fault_control: AtomicBool,
     events: TicketMutex<Events>,
     interrupts: TicketMutex<Interrupts>,
     errand: TicketMutex<Errand<B>>,
@@ -131,6 +138,9 @@ pub(crate) fn build<B: Hosted>(
         vcpus: RwLock::new(Vec::new()),
         domains: RwLock::new(Domains::new()),
         control: Once::new(),
+        origin: Once::new(),
+        restarts: TicketMutex::new(Restarts::new()),
+        fault_control: AtomicBool::new(false),
         events: TicketMutex::new(Events::new()),
         interrupts: TicketMutex::new(Interrupts::new()),
         errand: TicketMutex::new(Errand::None),

@@ -164,6 +164,15 @@ impl<B: Hosted> Host<B> {
         {
             return next;
         }
+        if self.fault_control.load(Ordering::Relaxed)
+            && slot.domain.is_control()
+            && self.fault_control.swap(false, Ordering::AcqRel)
+        {
+            return Next::End(Ending {
+                reason: godwit_abi::ShutdownReason::Fault,
+                detail: 0,
+            });
+        }
         if state.halted {
             // Woken, but perhaps for nothing: HLT ends only with an interrupt.
             if !state.core.has_work(&mut world) {
@@ -171,10 +180,11 @@ impl<B: Hosted> Host<B> {
             }
             state.halted = false;
         }
-        // dom0 has answered: the instruction ends before the guest takes anything else.
+        // dom0 has answered: the instruction ends before the guest takes anything else. Or this is dom0, and what it
+        // waits for in a hypercall may have come.
         let mut ended = match state.core.awaits_answer() {
             true => Some(state.core.resume_access(&mut state.hardware, &mut world)),
-            false => None,
+            false => state.core.retry_call(&mut state.hardware, &mut world),
         };
         loop {
             let next = match ended.take() {
@@ -261,7 +271,13 @@ impl<B: Hosted> Host<B> {
     }
 
     /// The guest has ended, by itself or by a fault.
-    fn end(&self, cpu: &mut B::Cpu, slot: &Runnable<B>, state: &VcpuState<B>, ending: Ending) {
+    fn end(
+        &'static self,
+        cpu: &mut B::Cpu,
+        slot: &Runnable<B>,
+        state: &mut VcpuState<B>,
+        ending: Ending,
+    ) {
         use godwit_abi::ShutdownReason as Reason;
         let domain = &slot.domain;
         let event = event_of(ending);
@@ -282,7 +298,8 @@ impl<B: Hosted> Host<B> {
             }
         }
         if domain.is_control() {
-            self.control_ended(cpu, ending);
+            self.control_ended(cpu, slot, state, ending);
+            return;
         }
         self.note_end(domain, ending);
     }
@@ -294,18 +311,30 @@ impl<B: Hosted> Host<B> {
         self.raise(EventSource::DomainState);
     }
 
-    /// dom0 is what a host is worth: without it nothing can be asked or changed.
-    fn control_ended(&self, cpu: &mut B::Cpu, ending: Ending) -> ! {
+    /// dom0 switches the machine off, or has failed: then it begins again.
+    fn control_ended(
+        &'static self,
+        cpu: &mut B::Cpu,
+        slot: &Runnable<B>,
+        state: &mut VcpuState<B>,
+        ending: Ending,
+    ) {
         use godwit_abi::ShutdownReason as Reason;
         match ending.reason {
             Reason::PowerOff => self.stop_machine(cpu, crate::platform::power::off),
             Reason::Reboot => {
                 self.stop_machine(cpu, |power| crate::platform::power::restart(power))
             }
-            _ => {}
+            Reason::None
+            | Reason::TripleFault
+            | Reason::BadMemory
+            | Reason::EntryFailed
+            | Reason::UnknownExit
+            | Reason::BadInstruction
+            | Reason::Fault => return self.restart_control(slot, state, ending),
         }
         panic!(
-            "dom0 has ended: {} ({:#x})",
+            "the machine does not stop for dom0: {} ({:#x})",
             ending.reason.text(),
             ending.detail
         );

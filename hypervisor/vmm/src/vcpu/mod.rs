@@ -143,6 +143,8 @@ pub struct Vcpu {
     platform_due_host_tsc: u64,
     mtrr: msr::Mtrrs,
     forwarded: Forwarded,
+    /// The hypercall it makes waits.
+    blocked_call: Option<Length>,
 }
 
 impl Vcpu {
@@ -170,6 +172,7 @@ impl Vcpu {
             platform_due_host_tsc: u64::MAX,
             mtrr: msr::Mtrrs::default(),
             forwarded: Forwarded::default(),
+            blocked_call: None,
         }
     }
 
@@ -325,8 +328,23 @@ impl Vcpu {
                 gprs[Gpr::Rdx as usize] = value;
                 self.step_over(hw, world, length, Opcode::Vmmcall)
             }
-            Answer::Block => Next::Wait,
+            Answer::Block => {
+                self.blocked_call = Some(length);
+                Next::Wait
+            }
         }
+    }
+
+    /// Makes a hypercall that waits once more: it may be answered now. Cheaper than letting the guest do it, which
+    /// stands before its instruction.
+    #[inline]
+    pub fn retry_call<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+    ) -> Option<Next> {
+        let length = self.blocked_call.take()?;
+        Some(self.hypercall(hw, world, length))
     }
 
     /// Injects a fault for the instruction at RIP, unless an event is on its way already: then the

@@ -297,3 +297,137 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn doorbells_are_told_from_registers() {
+    let with = |bar, offset, stride, count| FunctionDefinition {
+        doorbells: Some(Doorbells {
+            bar,
+            offset,
+            stride,
+            count,
+        }),
+        ..definition()
+    };
+    for (bar, offset, stride, count) in [
+        (0, 0, 0, 1),
+        (0, 0, 4, 0),
+        (0, 4, 4, 8),
+        (3, 0, 4, 1),
+        (6, 0, 4, 1),
+        (4, 0, 4, 65),
+    ] {
+        let refused = Pci::new().insert(SLOT, with(bar, offset, stride, count));
+        assert_eq!(refused, Err(BadFunction::Doorbells));
+    }
+    let mut pci = Pci::new();
+    pci.insert(SLOT, with(4, 0x100, 8, 64)).unwrap();
+    let route = |bar, offset| {
+        let target = Target {
+            slot: SLOT,
+            bar,
+            offset,
+        };
+        pci.route(target)
+    };
+    assert!(matches!(
+        route(4, 0x100),
+        Some(Route::Doorbell { doorbell: 0, .. })
+    ));
+    assert!(matches!(
+        route(4, 0x2fc),
+        Some(Route::Doorbell { doorbell: 63, .. })
+    ));
+    for (bar, offset) in [(4, 0xff), (4, 0x300), (2, 0x100)] {
+        assert!(matches!(route(bar, offset), Some(Route::Device(_))));
+    }
+    assert_eq!(route(1, 0x100), None, "the MSI-X table is ours");
+    let bells = pci.function(SLOT).unwrap().definition().doorbells;
+    assert_eq!(bells.map(|bells| bells.all()), Some(u64::MAX));
+}
+
+#[test]
+fn a_removed_function_claims_nothing() {
+    let mut pci = bus();
+    assert_eq!(pci.free_slot(), Some(1));
+    write(&mut pci, 0x10, 0xC000);
+    write(&mut pci, 4, 3);
+    assert_eq!(pci.decode_io(0xC01F).map(|target| target.slot), Some(SLOT));
+    assert!(pci.remove(SLOT));
+    assert_eq!(pci.decode_io(0xC01F), None);
+    assert_eq!(read(&pci, 0), u32::MAX);
+    assert!(!pci.remove(SLOT) && !pci.remove(0) && !pci.remove(40));
+}
+
+#[test]
+fn what_dom0_describes_is_what_is_made() {
+    use godwit_abi::{
+        DEVICE_BAR_MEMORY32, DEVICE_BAR_MEMORY64, DEVICE_BAR_PORTS, DeviceBar, DeviceDefinition,
+    };
+    let mut capabilities = [0; godwit_abi::CAPABILITY_BYTES];
+    let listed = definition().capabilities;
+    let mut at = 0;
+    for capability in &listed {
+        let end = at + 2 + capability.body.len();
+        capabilities[at] = capability.id;
+        capabilities[at + 1] = capability.body.len() as u8;
+        capabilities[at + 2..end].copy_from_slice(&capability.body);
+        at = end;
+    }
+    let bar = |kind, size| DeviceBar {
+        kind,
+        reserved: 0,
+        size,
+    };
+    let described = DeviceDefinition {
+        slot: SLOT.into(),
+        class: 0x02_00_00,
+        vendor: 0x1AF4,
+        device: 0x1041,
+        subsystem_vendor: 0x1AF4,
+        subsystem: 1,
+        revision: 1,
+        interrupt_pin: 1,
+        msix_vectors: 3,
+        msix_bar: 1,
+        doorbell_bar: 2,
+        doorbells: 2,
+        doorbell_offset: 0x3000,
+        doorbell_stride: 4,
+        capability_bytes: at as u32,
+        reserved: 0,
+        bars: [
+            bar(DEVICE_BAR_PORTS, 32),
+            bar(DEVICE_BAR_MEMORY32, 4096),
+            bar(DEVICE_BAR_MEMORY64, 1 << 32),
+            bar(0, 0),
+            bar(DEVICE_BAR_MEMORY32, 0x8000_0000),
+            bar(0, 0),
+        ],
+        capabilities,
+        reserved_end: 0,
+    };
+    let made = FunctionDefinition {
+        doorbells: Some(Doorbells {
+            bar: 2,
+            offset: 0x3000,
+            stride: 4,
+            count: 2,
+        }),
+        ..definition()
+    };
+    assert_eq!(FunctionDefinition::from_abi(&described), Ok(made));
+    // A capability that says it is longer than what there is; half a capability; an unknown kind of BAR.
+    for capability_bytes in [at as u32 - 1, at as u32 + 1, 193] {
+        let cut = DeviceDefinition {
+            capability_bytes,
+            ..described
+        };
+        let refused = FunctionDefinition::from_abi(&cut);
+        assert_eq!(refused, Err(BadFunction::Capabilities));
+    }
+    let mut unknown = described;
+    unknown.bars[5] = bar(4, 16);
+    let refused = FunctionDefinition::from_abi(&unknown);
+    assert_eq!(refused, Err(BadFunction::Bar));
+}

@@ -252,7 +252,16 @@ fn the_control_domain_gets_through_and_blocking_repeats() {
         (4, before.1),
         "made again after the wait"
     );
-    assert_eq!(call(&mut machine, 4), Next::Enter);
+    let Machine {
+        vcpu,
+        hardware,
+        world,
+        ..
+    } = &mut machine;
+    let next = vcpu.retry_call(hardware, world);
+    assert_eq!(next, Some(Next::Enter));
+    assert_eq!(vcpu.retry_call(hardware, world), None, "it is over");
     assert_eq!(gpr(&machine, Gpr::Rax), Status::NotFound.0);
+    assert_eq!(machine.hardware.rip(), before.1 + 3);
     assert!(machine.world.refusals.is_empty(), "an answer is no refusal");
 }

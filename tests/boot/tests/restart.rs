@@ -1,0 +1,64 @@
+//! dom0 fails and comes back under a guest that runs on, on both vendors; and a host whose dom0 keeps failing stops.
+
+use anyhow::{Context, Result, ensure};
+use godwit_boot_tests::guest::{clear, console_until, create, state};
+use godwit_boot_tests::{PEER, boot, ping_until_clean};
+use godwit_harness::{Emulator, Host};
+use std::time::Duration;
+
+/// For dom0's end to be told of, on QEMU.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Some ten seconds of exits.
+const GUEST: &str = "cpuid-flood iters=400000";
+const NAME: &str = "survivor";
+/// Restarts within ten minutes at most.
+const RESTARTS_MAX: u32 = 5;
+
+/// Ends dom0 and waits for what the hypervisor says of it.
+fn end_dom0(host: &mut Host, expected: &str) -> Result<()> {
+    let timeout = TIMEOUT * host.emulator().slowness();
+    let console = host.console();
+    console.send_line("xl debug-keys D")?;
+    console.expect(expected, timeout)?;
+    Ok(())
+}
+
+fn restart(label: &str, emulator: Emulator) -> Result<()> {
+    let mut bench = boot(label, emulator, |config| config)?;
+    let host = &mut bench.host;
+    create(host, NAME, GUEST)?;
+    console_until(host, NAME, "MICRO cpuid-flood LIMITED")?;
+    for number in 1..=2 {
+        end_dom0(host, &format!("built anew (restart {number})"))?;
+        host.wait_prompt()?;
+        let now = state(host, NAME)?.context("the guest is gone")?;
+        ensure!(
+            !now.contains(['s', 'c', 'd', 'p']),
+            "it does not run: {now}"
+        );
+        ping_until_clean(host, PEER)?;
+    }
+    console_until(host, NAME, "MICRO cpuid-flood PASS")?;
+    clear(host, NAME)
+}
+
+#[test]
+fn dom0_restarts_under_a_guest_qemu() -> Result<()> {
+    restart("restart-qemu", Emulator::Qemu)
+}
+
+#[test]
+fn dom0_restarts_under_a_guest_bochs() -> Result<()> {
+    restart("restart-bochs", Emulator::Bochs)
+}
+
+#[test]
+fn a_dom0_that_keeps_failing_stops_the_host_qemu() -> Result<()> {
+    let mut bench = boot("restart-limit-qemu", Emulator::Qemu, |config| config)?;
+    let host = &mut bench.host;
+    for number in 1..=RESTARTS_MAX {
+        end_dom0(host, &format!("built anew (restart {number})"))?;
+        host.wait_prompt()?;
+    }
+    end_dom0(host, "dom0 has ended too often")
+}
