@@ -38,10 +38,30 @@ impl HostMemory {
         assert!(before.is_none(), "{address:#x} admitted twice");
     }
 
-    /// Takes back what `admit` let in, before it is unmapped.
-    pub(crate) fn withdraw(&self, address: u64) {
-        let before = self.regions.borrow_mut().remove(&address);
-        assert!(before.is_some(), "{address:#x} was not admitted");
+    /// Takes back what `admit` let in, before it is unmapped; a range may be of several calls.
+    pub(crate) fn withdraw(&self, address: u64, bytes: u64) {
+        let mut regions = self.regions.borrow_mut();
+        let mut at = address;
+        while at < address + bytes {
+            let end = regions.remove(&at);
+            at = end.unwrap_or_else(|| panic!("{at:#x} was not admitted"));
+        }
+        assert_eq!(at, address + bytes, "admitted as another range");
+    }
+
+    /// Takes back a page of what `admit` let in, before it is unmapped.
+    pub(crate) fn exclude(&self, page_address: u64) {
+        let mut regions = self.regions.borrow_mut();
+        let found = regions.range(..=page_address).next_back();
+        let (start, end) = found.map_or((0, 0), |(start, end)| (*start, *end));
+        assert!(end > page_address, "{page_address:#x} was not admitted");
+        regions.remove(&start);
+        let after = page_address + PAGE_BYTES;
+        for (start, end) in [(start, page_address), (after, end)] {
+            if start < end {
+                regions.insert(start, end);
+            }
+        }
     }
 
     /// Panics unless all of a range may be accessed.

@@ -83,7 +83,7 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
         panic!("bind the events of guests' devices: {status}");
     }
     let stores = HostStores::open(&disks, Exports::new(network, spawner)).await;
-    let site = ThisHost::new(guests, stores);
+    let site = ThisHost::new(guests, stores, Rc::clone(&networks));
     let tools = Box::leak(Box::new(Toolstack::new(site, boot.modules)));
     match tools.recover().await {
         Ok(told) => told.iter().for_each(|what| log::info!("{what}")),

@@ -1,11 +1,15 @@
-//! This host, as the toolstack knows it. What has no back end yet answers by name.
+//! This host, as the toolstack knows it.
 
 use crate::guest::{Devices, Guests};
 use crate::hypercall::Host;
 use crate::random;
 use crate::stores::HostStores;
 use alloc::rc::Rc;
+use alloc::string::ToString;
 use alloc::vec::Vec;
+use godwit_backends::network::networks::Networks;
+use godwit_backends::storage::fat::FatError;
+use godwit_backends::storage::files;
 use godwit_toolstack::operate::Toolstack;
 use godwit_toolstack::site::{FileEntry, FileError, Files, Site};
 
@@ -17,18 +21,20 @@ pub(crate) struct ThisHost {
     hypervisor: Host,
     devices: Devices,
     stores: Rc<HostStores>,
-    absent: Absent,
+    files: HostFiles,
 }
 
 impl ThisHost {
     /// There is one.
-    pub(crate) fn new(guests: &'static Guests, stores: HostStores) -> Self {
+    pub(crate) fn new(guests: &'static Guests, stores: HostStores, networks: Rc<Networks>) -> Self {
         let stores = Rc::new(stores);
         Self {
             hypervisor: Host,
-            devices: Devices::new(guests, Rc::clone(&stores)),
+            devices: Devices::new(guests, Rc::clone(&stores), networks),
+            files: HostFiles {
+                stores: Rc::clone(&stores),
+            },
             stores,
-            absent: Absent,
         }
     }
 }
@@ -36,7 +42,7 @@ impl ThisHost {
 impl Site for ThisHost {
     type Hypervisor = Host;
     type Devices = Devices;
-    type Files = Absent;
+    type Files = HostFiles;
     type Stores = HostStores;
 
     fn hypervisor(&self) -> &Host {
@@ -47,8 +53,8 @@ impl Site for ThisHost {
         &self.devices
     }
 
-    fn files(&self) -> &Absent {
-        &self.absent
+    fn files(&self) -> &HostFiles {
+        &self.files
     }
 
     fn stores(&self) -> &HostStores {
@@ -60,27 +66,48 @@ impl Site for ThisHost {
     }
 }
 
-/// What stands for files until they exist.
-pub(crate) struct Absent;
+/// Largest file that is read: a kernel with its ramdisk built in.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
-fn no_files<T>() -> Result<T, FileError> {
-    Err(FileError::Failed("not implemented: files".into()))
+/// The files of the configuration partition.
+pub(crate) struct HostFiles {
+    stores: Rc<HostStores>,
 }
 
-impl Files for Absent {
-    async fn read(&self, _: &str) -> Result<Vec<u8>, FileError> {
-        no_files()
+impl HostFiles {
+    fn partition(&self) -> Result<Rc<files::Files>, FileError> {
+        self.stores.files().ok_or(FileError::NoPartition)
+    }
+}
+
+fn failed(error: FatError) -> FileError {
+    match error {
+        FatError::NotFound(_) => FileError::NotFound,
+        other => FileError::Failed(other.to_string()),
+    }
+}
+
+impl Files for HostFiles {
+    async fn read(&self, path: &str) -> Result<Vec<u8>, FileError> {
+        let partition = self.partition()?;
+        partition.read(path, FILE_BYTES_MAX).await.map_err(failed)
     }
 
-    async fn list(&self, _: &str) -> Result<Vec<FileEntry>, FileError> {
-        no_files()
+    async fn list(&self, path: &str) -> Result<Vec<FileEntry>, FileError> {
+        let all = self.partition()?.list(path).await.map_err(failed)?;
+        let entry = |info: files::FileInfo| FileEntry {
+            name: info.name,
+            is_folder: info.is_directory,
+            bytes: info.bytes,
+        };
+        Ok(all.into_iter().map(entry).collect())
     }
 
-    async fn write(&self, _: &str, _: &[u8]) -> Result<(), FileError> {
-        no_files()
+    async fn write(&self, path: &str, bytes: &[u8]) -> Result<(), FileError> {
+        self.partition()?.write(path, bytes).await.map_err(failed)
     }
 
-    async fn remove(&self, _: &str) -> Result<(), FileError> {
-        no_files()
+    async fn remove(&self, path: &str) -> Result<(), FileError> {
+        self.partition()?.delete(path).await.map_err(failed)
     }
 }

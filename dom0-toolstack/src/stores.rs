@@ -11,11 +11,14 @@ use core::cell::RefCell;
 use core::fmt;
 use godwit_backends::disk::Disk;
 use godwit_backends::memory::Memory;
+use godwit_backends::storage::blocks::Blocks;
 use godwit_backends::storage::error::StoreError;
+use godwit_backends::storage::files::Files;
 use godwit_backends::storage::gpt::Random;
 use godwit_backends::storage::info::{Space, StoreOptions};
+use godwit_backends::storage::journal::Journal;
 use godwit_backends::storage::store::Store;
-use godwit_backends::storage::volume::Access;
+use godwit_backends::storage::volume::{Access, Volume};
 use godwit_toolstack::config::DiskTarget;
 use godwit_toolstack::site::{StoreInfo, Stores, VolumeInfo};
 
@@ -24,6 +27,7 @@ pub(crate) struct HostStores {
     exports: Exports,
     memory: Rc<dyn Memory>,
     drives: RefCell<Vec<Drive>>,
+    files: RefCell<Option<Rc<Files>>>,
 }
 
 struct Drive {
@@ -32,6 +36,9 @@ struct Drive {
     /// `None`: the disk is no store, for this reason.
     store: Result<Rc<Store>, String>,
 }
+
+/// Who uses the partitions of the host's own.
+const USER: &str = "this host";
 
 /// Random numbers of the CPU's, for names of partitions.
 struct Chance;
@@ -72,11 +79,51 @@ impl HostStores {
                 store,
             });
         }
-        Self {
+        let this = Self {
             exports,
             memory: Rc::clone(&disks.memory),
             drives: RefCell::new(drives),
+            files: RefCell::new(None),
+        };
+        for store in this.all() {
+            match this.open_files(&store).await {
+                Ok(files) => {
+                    *this.files.borrow_mut() = Some(files);
+                    break;
+                }
+                Err(why) => log::warn!("files of the store '{}': {why}", store.name()),
+            }
         }
+        this
+    }
+
+    /// The configuration partition: that of the first store that has a readable one.
+    pub(crate) fn files(&self) -> Option<Rc<Files>> {
+        self.files.borrow().clone()
+    }
+
+    async fn open_files(&self, store: &Store) -> Result<Rc<Files>, String> {
+        let files = Files::open(self.part(store.open_files(Access::Write, USER))?);
+        let files = files.await.map_err(words)?;
+        if let Some(damage) = files.damage().await {
+            log::warn!("files of the store '{}': {damage}", store.name());
+        }
+        Ok(Rc::new(files))
+    }
+
+    fn part(&self, opened: Result<Rc<Volume>, StoreError>) -> Result<Blocks, String> {
+        let disk: Rc<dyn Disk> = opened.map_err(words)?;
+        Ok(Blocks::new(disk, Rc::clone(&self.memory)))
+    }
+
+    /// Makes the file system and the journal of a new store.
+    async fn format(&self, store: &Store) -> Result<Rc<Files>, String> {
+        let journal = self.part(store.open_journal(Access::Write, USER))?;
+        Journal::format(journal).await.map_err(words)?;
+        let files = self.part(store.open_files(Access::Write, USER))?;
+        let serial = random::bits() as u32;
+        let files = Files::format(files, serial).await.map_err(words)?;
+        Ok(Rc::new(files))
     }
 
     /// The store of a name.
@@ -169,6 +216,8 @@ impl Stores for HostStores {
         let memory = Rc::clone(&self.memory);
         let created = Store::create(device, memory, disk, Rc::new(Chance), &options);
         let store = Rc::new(created.await.map_err(words)?);
+        let files = self.format(&store).await?;
+        self.files.borrow_mut().get_or_insert(files);
         let mut drives = self.drives.borrow_mut();
         if let Some(drive) = drives.iter_mut().find(|drive| drive.name == disk) {
             drive.store = Ok(store);

@@ -193,6 +193,52 @@ impl GuestMemory {
         (gpa / PAGE_BYTES, (gpa + (bytes - 1)) / PAGE_BYTES)
     }
 
+    /// A page goes back to the host: takes it out, and says where it was.
+    pub fn remove_page(&self, page: u64) -> Option<u64> {
+        let mut runs = self.runs.borrow_mut();
+        let at = runs
+            .partition_point(|run| run.page <= page)
+            .checked_sub(1)?;
+        let run = runs[at];
+        let before = page - run.page;
+        if before >= run.pages {
+            return None;
+        }
+        let after = Run {
+            page: page + 1,
+            pages: run.pages - before - 1,
+            address: run.address + (before + 1) * PAGE_BYTES,
+        };
+        let first = Run {
+            pages: before,
+            ..run
+        };
+        let rest = [first, after].into_iter().filter(|run| run.pages > 0);
+        runs.splice(at..=at, rest);
+        Some(run.address + before * PAGE_BYTES)
+    }
+
+    /// A run of pages was mapped that was not the guest's before.
+    pub fn add_run(&self, run: Run) {
+        let mut runs = self.runs.borrow_mut();
+        let at = runs.partition_point(|other| other.page < run.page);
+        let follows = |one: &Run, other: &Run| {
+            one.page + one.pages == other.page
+                && one.address + one.pages * PAGE_BYTES == other.address
+        };
+        let overlaps = |one: &Run, other: &Run| {
+            one.page < other.page + other.pages && other.page < one.page + one.pages
+        };
+        let (left, right) = (at.checked_sub(1), runs.get(at));
+        let clear = left.is_none_or(|left| !overlaps(&runs[left], &run))
+            && right.is_none_or(|right| !overlaps(right, &run));
+        assert!(clear, "a page is mapped twice");
+        match left {
+            Some(left) if follows(&runs[left], &run) => runs[left].pages += run.pages,
+            Some(_) | None => runs.insert(at, run),
+        }
+    }
+
     /// Takes the mapping away: from here on no address is the guest's.
     pub fn take_runs(&self) -> Vec<Run> {
         core::mem::take(&mut *self.runs.borrow_mut())
@@ -328,6 +374,25 @@ mod tests {
         let expected = [(base + 0x1ff0, 0x10), (base, 0x10), (base + 0x4ff0, 0x20)];
         let found: Vec<_> = spans.iter().map(|s| (s.address, s.bytes)).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn pages_go_and_come_back() {
+        let guest = guest();
+        let base = Arena::BASE;
+        assert_eq!(guest.remove_page(2), None);
+        assert_eq!(guest.remove_page(4), Some(base + 0x5000));
+        assert_eq!(guest.remove_page(4), None);
+        assert_eq!(guest.remove_page(0), Some(base + 0x1000));
+        assert!(guest.read(0x4000, &mut [0]).is_err());
+        assert!(guest.read(0x3000, &mut [0]).is_ok());
+        guest.add_run(Run {
+            page: 4,
+            pages: 1,
+            address: base + 0x5000,
+        });
+        assert_eq!(guest.contiguous(0x3ff0, 0x20), Some(base + 0x4ff0));
+        assert_eq!(guest.take_runs().len(), 2);
     }
 
     #[test]

@@ -85,6 +85,9 @@ impl Guests {
         };
         restored.map_err(|error| error.to_string())?;
         keep(domain, slot, function).map_err(|status| format!("keep its state: {status}"))?;
+        if let Kind::Balloon(_, pages) = &kind {
+            *pages.guest.borrow_mut() = Rc::downgrade(function.memory());
+        }
         let stop = Rc::new(Stop::default());
         let task = serve(Rc::clone(function), Rc::clone(&stop))
             .map_err(|_| "too many devices are served; take some away".to_string())?;

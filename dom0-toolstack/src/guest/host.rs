@@ -1,6 +1,7 @@
 //! The devices of guests, as the toolstack asks for them.
 
 use super::attach::From;
+use super::backing::{Chance, Pages, Screen};
 use super::{Guests, Kind};
 use crate::hypercall::Host;
 use crate::stores::HostStores;
@@ -9,21 +10,60 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use godwit_abi::{DomainId, text};
-use godwit_backends::virtio::{self, block::Block};
-use godwit_toolstack::config::Disk;
+use godwit_backends::network;
+use godwit_backends::network::bucket::Rate;
+use godwit_backends::network::mac::MacAddress;
+use godwit_backends::network::nat::packet::Protocol as NatProtocol;
+use godwit_backends::network::networks::{GuestPort, Networks};
+use godwit_backends::virtio;
+use godwit_backends::virtio::balloon::Balloon;
+use godwit_backends::virtio::block::Block;
+use godwit_backends::virtio::console::Console;
+use godwit_backends::virtio::entropy::Entropy;
+use godwit_backends::virtio::net::Net;
+use godwit_toolstack::config::{Attachment, Disk, Forward, Protocol, Vif};
 use godwit_toolstack::host::Hypervisor;
 use godwit_toolstack::site::{Device, DeviceHost, Link};
+
+/// Largest IP packet of guests' cards.
+const MTU_BYTES: u16 = 1500;
+/// A burst lets at least some full frames through.
+const RATE_BURST_BYTES_MIN: u64 = 16 << 10;
+/// The size a virtio console tells its guest.
+const COLUMNS: u16 = 80;
+const ROWS: u16 = 24;
+
+/// The same for the back end.
+fn forward(forward: &Forward) -> network::attachment::Forward {
+    network::attachment::Forward {
+        protocol: match forward.protocol {
+            Protocol::Tcp => NatProtocol::Tcp,
+            Protocol::Udp => NatProtocol::Udp,
+        },
+        host: forward.host_port,
+        guest: forward.guest_port,
+    }
+}
 
 /// What makes devices: the functions, and what stands behind them.
 pub(crate) struct Devices {
     guests: &'static Guests,
     stores: Rc<HostStores>,
+    networks: Rc<Networks>,
 }
 
 impl Devices {
     /// Of this host.
-    pub(crate) fn new(guests: &'static Guests, stores: Rc<HostStores>) -> Self {
-        Self { guests, stores }
+    pub(crate) fn new(
+        guests: &'static Guests,
+        stores: Rc<HostStores>,
+        networks: Rc<Networks>,
+    ) -> Self {
+        Self {
+            guests,
+            stores,
+            networks,
+        }
     }
 
     /// The device's side of a virtio function.
@@ -34,11 +74,49 @@ impl Devices {
     ) -> Result<(Rc<dyn virtio::Device>, Kind), String> {
         match device {
             Device::Disk(disk) => Ok((self.block(domain, disk).await?, Kind::Disk)),
-            Device::Vif(_) => Err("not implemented: vif".into()),
-            Device::Console => Err("not implemented: virtio console".into()),
-            Device::Rng => Err("not implemented: rng".into()),
-            Device::Balloon => Err("not implemented: balloon".into()),
+            Device::Vif(vif) => {
+                let port = self.port(vif)?;
+                let mac = port.mac().0;
+                let net = Net::new(Rc::clone(&port) as Rc<_>, mac, MTU_BYTES);
+                Ok((net, Kind::Vif(port)))
+            }
+            Device::Console => {
+                let screen = Rc::new(Screen::default());
+                let console = Console::new(Rc::clone(&screen) as Rc<_>, COLUMNS, ROWS);
+                Ok((console, Kind::Console(screen)))
+            }
+            Device::Rng => Ok((Entropy::new(Rc::new(Chance)), Kind::Rng)),
+            Device::Balloon => {
+                let pages = Pages::new(domain, Rc::clone(&self.guests.memory));
+                let balloon = Balloon::new(Rc::clone(&pages) as Rc<_>, false);
+                Ok((Rc::clone(&balloon) as Rc<_>, Kind::Balloon(balloon, pages)))
+            }
         }
+    }
+
+    /// Plugs a guest's network card in. Dropping what this gives unplugs it.
+    fn port(&self, vif: &Vif) -> Result<Rc<GuestPort>, String> {
+        let mac = vif.mac.ok_or("a network device has a MAC address")?;
+        let rate = vif.rate_bytes.map(|bytes_per_second| Rate {
+            bytes_per_second,
+            burst_bytes: (bytes_per_second / 20).max(RATE_BURST_BYTES_MIN),
+        });
+        let mut wanted = network::attachment::Attachment {
+            rate,
+            ..Default::default()
+        };
+        match &vif.attachment {
+            Attachment::Bridge { bridge } => {
+                wanted.kind = bridge.as_ref().map(|_| network::attachment::Kind::Bridge);
+            }
+            Attachment::Nat { ip, forwards } => {
+                wanted.kind = Some(network::attachment::Kind::Nat);
+                wanted.address = *ip;
+                wanted.forwards = forwards.iter().map(forward).collect();
+            }
+        }
+        let attached = self.networks.attach(MacAddress(mac.0), &wanted);
+        attached.map_err(|error| error.to_string())
     }
 
     async fn block(&self, domain: DomainId, disk: &Disk) -> Result<Rc<Block>, String> {
@@ -77,9 +155,8 @@ impl DeviceHost for Devices {
                     .await
                     .map(drop)
             }
-            Device::Vif(_) | Device::Console | Device::Rng | Device::Balloon => {
-                self.make(DomainId::CONTROL, device).await.map(drop)
-            }
+            Device::Vif(vif) => self.port(vif).map(drop),
+            Device::Console | Device::Rng | Device::Balloon => Ok(()),
         }
     }
 
@@ -133,8 +210,8 @@ impl DeviceHost for Devices {
         Ok(function.save())
     }
 
-    fn balloon_target(&self, _: DomainId, _: u64) -> Result<(), String> {
-        Err("not implemented: balloon".into())
+    fn balloon_target(&self, domain: DomainId, pages: u64) -> Result<(), String> {
+        self.guests.set_balloon(domain, pages)
     }
 
     fn describe(&self, domain: DomainId, slot: u32) -> String {

@@ -46,6 +46,45 @@ pub(super) fn map(domain: DomainId, memory: &Rc<HostMemory>) -> Result<Vec<Run>,
     Ok(runs)
 }
 
+/// Gives pages back to the host, all of which were taken out of `GuestMemory` before.
+pub(super) fn release(domain: DomainId, memory: &Rc<HostMemory>, pages: &[(u64, u64)]) {
+    let numbers: Vec<u64> = pages.iter().map(|(page, _)| *page).collect();
+    for (_, address) in pages {
+        memory.exclude(*address);
+    }
+    let (address, count) = (numbers.as_ptr() as u64, numbers.len() as u64);
+    match HYPERCALLS.memory_release(domain, address, count) {
+        Ok(_) | Err(Status::NoDomain) => {}
+        Err(status) => log::warn!("release memory of domain {domain}: {status}"),
+    }
+}
+
+/// Gives a guest a page again that it had released. `None`: the host has none.
+pub(super) fn restore(
+    domain: DomainId,
+    memory: &Rc<HostMemory>,
+    page: u64,
+) -> Result<Option<Run>, Status> {
+    match HYPERCALLS.memory_populate(domain, page, 1) {
+        Ok(1) => {}
+        Ok(_) | Err(Status::NoMemory) => return Ok(None),
+        Err(status) => return Err(status),
+    }
+    let mut run = MemoryRun::new_zeroed();
+    let address = run.as_mut_bytes().as_mut_ptr() as u64;
+    match HYPERCALLS.memory_map(domain, page, 1, address, 1)? {
+        1 => {}
+        _none => return Err(Status::NotFound),
+    }
+    // SAFETY: as in `map`.
+    unsafe { memory.admit(run.address, PAGE_BYTES) };
+    Ok(Some(Run {
+        page,
+        pages: 1,
+        address: run.address,
+    }))
+}
+
 /// Unmaps a guest's memory. Nothing of dom0 and no device uses it any more.
 pub(super) fn unmap(domain: DomainId, memory: &Rc<HostMemory>, guest: &GuestMemory) {
     unmap_runs(domain, memory, &guest.take_runs());
@@ -53,7 +92,7 @@ pub(super) fn unmap(domain: DomainId, memory: &Rc<HostMemory>, guest: &GuestMemo
 
 fn unmap_runs(domain: DomainId, memory: &Rc<HostMemory>, runs: &[Run]) {
     for run in runs {
-        memory.withdraw(run.address);
+        memory.withdraw(run.address, run.pages * PAGE_BYTES);
         let (mut page, end) = (run.page, run.page + run.pages);
         while page < end {
             match HYPERCALLS.memory_unmap(domain, page, end - page) {

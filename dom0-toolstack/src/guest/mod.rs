@@ -8,6 +8,7 @@
 //! that was restarted finds it.
 
 mod attach;
+mod backing;
 mod host;
 mod memory;
 mod pumps;
@@ -15,20 +16,24 @@ mod pumps;
 pub(crate) use host::Devices;
 pub(crate) use pumps::start;
 
-use crate::hypercall::{HYPERCALLS, input};
+use crate::hypercall::{HYPERCALLS, Host, input};
 use crate::memory::HostMemory;
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use backing::{Pages, Screen};
 use core::cell::{Cell, RefCell};
 use embassy_futures::select::select;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::signal::Signal;
 use godwit_abi::{BLOB_BYTES_MAX, DomainId, Status};
 use godwit_backends::memory::GuestMemory;
+use godwit_backends::network::networks::GuestPort;
+use godwit_backends::virtio::balloon::Balloon;
 use godwit_backends::virtio::{Interrupts, VirtioFunction};
+use godwit_toolstack::host::Hypervisor;
 
 /// Functions served at a time, of all guests together.
 pub(crate) const FUNCTIONS_MAX: usize = 256;
@@ -51,7 +56,6 @@ struct Domain {
 /// A function and what ends its task.
 struct Served {
     function: Rc<VirtioFunction>,
-    #[expect(dead_code, reason = "the balloon and the network come next")]
     kind: Kind,
     stop: Rc<Stop>,
 }
@@ -59,6 +63,10 @@ struct Served {
 /// What a device is over, where somebody asks for it later.
 enum Kind {
     Disk,
+    Vif(Rc<GuestPort>),
+    Console(Rc<Screen>),
+    Rng,
+    Balloon(Rc<Balloon>, Rc<Pages>),
 }
 
 /// Tells a task to end, and that it has.
@@ -101,6 +109,27 @@ impl Guests {
         let domains = self.domains.borrow();
         let functions = domains.get(&domain).map(|domain| domain.functions.keys());
         functions.into_iter().flatten().copied().collect()
+    }
+
+    /// Has a guest's balloon leave it `pages` of what it was given.
+    fn set_balloon(&self, domain: DomainId, pages: u64) -> Result<(), String> {
+        let domains = self.domains.borrow();
+        let entry = domains.get(&domain);
+        let mut functions = entry.into_iter().flat_map(|entry| entry.functions.values());
+        let found = functions.find_map(|served| match &served.kind {
+            Kind::Balloon(balloon, _) => Some((Rc::clone(balloon), Rc::clone(&served.function))),
+            Kind::Disk | Kind::Vif(_) | Kind::Console(_) | Kind::Rng => None,
+        });
+        drop(domains);
+        let (balloon, function) = found.ok_or("the domain has no balloon")?;
+        let info = Host
+            .domain_info(domain)
+            .map_err(|status| alloc::format!("{status}"))?;
+        let whole = info.memory_pages + u64::from(balloon.actual_pages());
+        let target = whole.saturating_sub(pages);
+        balloon.set_target(u32::try_from(target).unwrap_or(u32::MAX));
+        function.config_changed();
+        Ok(())
     }
 
     /// Tells the function's guest by hypercalls.
