@@ -4,9 +4,11 @@
 mod definition;
 mod function;
 mod registers;
+mod saving;
 mod serve;
 #[cfg(test)]
 mod tests;
 
 pub use definition::{CONFIG_BYTES_MAX, definition};
-pub use function::{Broken, Interrupts, RestoreError, VirtioFunction};
+pub use function::{Broken, Interrupts, VirtioFunction};
+pub use saving::RestoreError;

@@ -7,16 +7,14 @@ use super::registers::{Effect, ISR_CONFIG, ISR_QUEUE, NEEDS_RESET, Registers, pa
 use crate::memory::GuestMemory;
 use crate::virtio::queue::{Chain, Queue, QueueError};
 use crate::virtio::{
-    Device, FEATURE_EVENT_INDEX, FEATURE_INDIRECT, FEATURE_VERSION_1, RING_FEATURES, append_record,
+    Device, FEATURE_EVENT_INDEX, FEATURE_INDIRECT, FEATURE_VERSION_1, RING_FEATURES,
 };
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::fmt;
-use core::future::poll_fn;
-use core::task::{Poll, Waker};
+use core::task::Waker;
 use godwit_abi::DeviceDefinition;
-use godwit_records::{DecodeError, HEADER_BYTES, Header, Record, VIRTIO_NO_VECTOR, VirtioState};
+use godwit_records::VIRTIO_NO_VECTOR;
 
 /// How a function interrupts its guest.
 pub trait Interrupts {
@@ -35,51 +33,21 @@ pub struct Broken {
     pub error: QueueError,
 }
 
-/// Why a saved state is not one of this function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestoreError {
-    /// It does not decode.
-    Record(DecodeError),
-    /// It is of another type of device.
-    OtherDevice(u16),
-    /// The driver uses features that are not offered here: these.
-    Features(u64),
-    /// A queue or vector that the function does not have.
-    Queue(usize),
-    /// A queue is where none can be.
-    Setup(Broken),
-}
-
-impl fmt::Display for RestoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RestoreError::Record(error) => write!(f, "virtio state: {error}"),
-            RestoreError::OtherDevice(id) => write!(f, "the state is of virtio device type {id}"),
-            RestoreError::Features(features) => write!(
-                f,
-                "the guest uses virtio features {features:#x} that are not offered here"
-            ),
-            RestoreError::Queue(queue) => write!(f, "there is no such queue {queue}"),
-            RestoreError::Setup(Broken { queue, error }) => write!(f, "queue {queue}: {error}"),
-        }
-    }
-}
-
 /// A function of a guest. Not `Send`; all methods but [`run`](VirtioFunction::run) and
 /// [`quiesce`](VirtioFunction::quiesce) return at once.
 pub struct VirtioFunction {
     memory: Rc<GuestMemory>,
-    device: Rc<dyn Device>,
+    pub(super) device: Rc<dyn Device>,
     interrupts: Rc<dyn Interrupts>,
     pub(super) registers: RefCell<Registers>,
     /// Those in use.
-    queues: Vec<RefCell<Option<Queue>>>,
+    pub(super) queues: Vec<RefCell<Option<Queue>>>,
     /// Who waits for a queue to have something.
     wakers: Vec<Cell<Option<Waker>>>,
     /// Who waits for nothing to be in flight.
-    quiescing: Cell<Option<Waker>>,
+    pub(super) quiescing: Cell<Option<Waker>>,
     /// No chain is taken.
-    paused: Cell<bool>,
+    pub(super) paused: Cell<bool>,
     /// The driver has asked for a reset, which waits for what is in flight.
     resetting: Cell<bool>,
     changed: Cell<bool>,
@@ -216,86 +184,6 @@ impl VirtioFunction {
         self.wake_all();
     }
 
-    /// The state as records. Together with guest memory it is all there is, once
-    /// [quiesced](VirtioFunction::quiesce); after a crash it still is, because what was in flight
-    /// is found in the rings.
-    pub fn save(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        append_record(&self.registers.borrow().state, &mut out);
-        self.device.save(&mut out);
-        out
-    }
-
-    /// Takes a saved state. The function is paused then: [`resume`](VirtioFunction::resume) it.
-    /// After an error the function must not be used.
-    pub fn restore(&self, bytes: &[u8]) -> Result<(), RestoreError> {
-        let header = Header::peek(bytes).map_or(HEADER_BYTES as u64, Header::record_bytes);
-        let length = usize::try_from(header).map_or(bytes.len(), |n| n.min(bytes.len()));
-        let (common, own) = bytes.split_at(length);
-        let state = VirtioState::decode(common).map_err(RestoreError::Record)?;
-        self.check(&state)?;
-        self.device.restore(own).map_err(RestoreError::Record)?;
-        self.registers.borrow_mut().state = state;
-        self.paused.set(true);
-        let running = self.registers.borrow().running();
-        for index in 0..self.queues.len() {
-            let queue = if running {
-                self.open(index, true)
-            } else {
-                Ok(None)
-            };
-            let broken = |error| {
-                RestoreError::Setup(Broken {
-                    queue: index,
-                    error,
-                })
-            };
-            *self.queues[index].borrow_mut() = queue.map_err(broken)?;
-        }
-        Ok(())
-    }
-
-    fn check(&self, state: &VirtioState) -> Result<(), RestoreError> {
-        let registers = self.registers.borrow();
-        if state.device_id != registers.state.device_id {
-            return Err(RestoreError::OtherDevice(state.device_id));
-        }
-        let strange = state.driver_features & !registers.offered;
-        if strange != 0 {
-            return Err(RestoreError::Features(strange));
-        }
-        match registers.misfit(state) {
-            Some(queue) => Err(RestoreError::Queue(queue)),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes no new requests and waits until all that were taken are completed.
-    pub async fn quiesce(&self) {
-        self.paused.set(true);
-        poll_fn(|context| {
-            if self.idle() {
-                return Poll::Ready(());
-            }
-            self.quiescing.set(Some(context.waker().clone()));
-            Poll::Pending
-        })
-        .await;
-        (0..self.queues.len()).for_each(|queue| self.publish(queue));
-    }
-
-    /// Goes on after [`quiesce`](VirtioFunction::quiesce) or [`restore`](VirtioFunction::restore).
-    /// The driver gets an interrupt of each queue, as one may have been lost.
-    pub fn resume(&self) {
-        self.paused.set(false);
-        for index in 0..self.queues.len() {
-            if self.queues[index].borrow().is_some() {
-                self.interrupt(self.vector(index), ISR_QUEUE);
-            }
-        }
-        self.wake_all();
-    }
-
     /// The next chain of a queue. `None`: there is none, or none may be taken.
     pub fn take(&self, index: usize) -> Option<Chain> {
         if self.paused() || !self.running() {
@@ -392,25 +280,25 @@ impl VirtioFunction {
         }
     }
 
-    fn idle(&self) -> bool {
+    pub(super) fn idle(&self) -> bool {
         let idle =
             |queue: &RefCell<Option<Queue>>| queue.borrow().as_ref().is_none_or(Queue::is_idle);
         self.queues.iter().all(idle)
     }
 
-    fn vector(&self, index: usize) -> u16 {
+    pub(super) fn vector(&self, index: usize) -> u16 {
         self.registers.borrow().state.queues[index].vector
     }
 
     /// The interrupt status only counts without MSI-X (4.1.5.1.2).
-    fn interrupt(&self, vector: u16, isr: u8) {
+    pub(super) fn interrupt(&self, vector: u16, isr: u8) {
         if vector == VIRTIO_NO_VECTOR {
             self.registers.borrow_mut().state.isr |= isr;
         }
         self.interrupts.raise(vector);
     }
 
-    fn wake_all(&self) {
+    pub(super) fn wake_all(&self) {
         self.doorbell(u64::MAX);
     }
 
@@ -499,7 +387,11 @@ impl VirtioFunction {
         }
     }
 
-    fn open(&self, index: usize, used_before: bool) -> Result<Option<Queue>, QueueError> {
+    pub(super) fn open(
+        &self,
+        index: usize,
+        used_before: bool,
+    ) -> Result<Option<Queue>, QueueError> {
         let registers = self.registers.borrow();
         let Some(setup) = registers.setup(index) else {
             return Ok(None);

@@ -421,6 +421,10 @@ fn states_of_other_functions_are_refused() {
     assert_eq!(refused, Err(RestoreError::OtherDevice(2)));
     let refused = restore(&|state| state.driver_features |= 1);
     assert_eq!(refused, Err(RestoreError::Features(1)));
+    let refused = restore(&|state| state.driver_features &= !NEEDED);
+    assert_eq!(refused, Err(RestoreError::Features(0)));
+    let undecided = restore(&|state| (state.status, state.driver_features) = (3, u64::MAX));
+    assert_eq!(undecided, Ok(()), "nothing is agreed on yet");
     for queue in [0, 2] {
         let refused = restore(&|state| state.queues[queue].size = 32);
         assert_eq!(refused, Err(RestoreError::Queue(queue)));
