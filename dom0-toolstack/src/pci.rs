@@ -49,10 +49,17 @@ impl Function {
         HYPERCALLS.pci_config_read(self.address(), offset, width)
     }
 
-    /// Lets the function answer at its memory BARs and access memory by itself.
+    /// Lets the function answer at its memory BARs and access memory by itself: not before its driver has reset it, because it
+    /// may remember the addresses of a dom0 that is no more. See [`Function::decode`].
     pub(crate) fn enable(&self) -> Result<(), Status> {
+        self.decode()?;
+        self.master(true)
+    }
+
+    /// Lets the function answer at its memory BARs, so that its driver can reset it.
+    pub(crate) fn decode(&self) -> Result<(), Status> {
         let command = self.read(COMMAND, 2)?;
-        let wanted = (command | COMMAND_MEMORY | COMMAND_BUS_MASTER) & !COMMAND_NO_LINE;
+        let wanted = (command | COMMAND_MEMORY) & !COMMAND_NO_LINE;
         if wanted == command {
             return Ok(());
         }

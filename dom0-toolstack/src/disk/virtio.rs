@@ -214,9 +214,12 @@ async fn begin(
     memory: &Rc<dyn Memory>,
 ) -> Result<(VirtioDevice, Queue, Shape, Device), String> {
     function
-        .enable()
+        .decode()
         .map_err(|status| format!("enable: {status}"))?;
     let virtio = VirtioDevice::new(function, blk::FEATURES, vector).await?;
+    function
+        .enable()
+        .map_err(|status| format!("enable: {status}"))?;
     let features = virtio.features();
     let queue_place = virtio.place_queue(QUEUE)?;
     let indirect = features & blk::FEATURE_INDIRECT != 0;

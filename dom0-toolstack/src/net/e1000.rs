@@ -174,13 +174,16 @@ impl E1000 {
     /// Resets and starts a card. The error says what it does not do.
     pub(crate) async fn new(function: &Function, promiscuous: bool) -> Result<Self, String> {
         function
-            .enable()
+            .decode()
             .map_err(|status| format!("enable: {status}"))?;
         let registers = function.registers(0).ok_or("BAR 0 is not there")?;
         if registers.bytes() < RAH0 + 4 {
             return Err(format!("BAR 0 has only {} bytes", registers.bytes()));
         }
         reset(registers).await?;
+        function
+            .enable()
+            .map_err(|status| format!("enable: {status}"))?;
         let mac = station_address(registers, function.info.device).await?;
         let tx_buffers = usize::from(RING_DESCRIPTORS) - 1;
         let mut card = Self {

@@ -95,7 +95,7 @@ impl VirtioNet {
         promiscuous: bool,
     ) -> Result<Self, String> {
         function
-            .enable()
+            .decode()
             .map_err(|status| format!("enable: {status}"))?;
         let vector = match interrupt {
             InterruptKind::MsiX(entry) => Some(entry),
@@ -103,6 +103,9 @@ impl VirtioNet {
             InterruptKind::Msi => return Err("a virtio device cannot interrupt by MSI".into()),
         };
         let device = VirtioDevice::new(function, WANTED, vector).await?;
+        function
+            .enable()
+            .map_err(|status| format!("enable: {status}"))?;
         if device.features() & FEATURE_MAC == 0 {
             return Err("it has no address of its own".into());
         }

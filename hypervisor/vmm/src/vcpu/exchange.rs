@@ -62,16 +62,9 @@ impl Exchange {
             .is_ok()
     }
 
-    /// The vCPU asks. dom0 is then to be told.
-    ///
-    /// # Panics
-    /// If it asks already.
+    /// The vCPU asks; what it may have asked before is given up. dom0 is then to be told.
     pub(super) fn ask(&self, request: &Request) {
-        assert_eq!(
-            self.state.load(Ordering::Acquire),
-            IDLE,
-            "a vCPU makes one access at a time"
-        );
+        self.withdraw();
         let [slot, bar, width] = [request.slot, request.bar, request.width];
         let write = u8::from(request.write.is_some());
         let place = u32::from_le_bytes([slot, bar, width, write]);

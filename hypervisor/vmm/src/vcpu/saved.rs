@@ -68,6 +68,8 @@ impl Vcpu {
             mtrr,
             // It stands before the instruction and makes its accesses again.
             forwarded: _,
+            // dom0's, which is not saved.
+            blocked_call: _,
         } = self;
         let startup_page = match (running, startup_after_init) {
             (_, Some(page)) => Some(*page),
@@ -137,6 +139,7 @@ impl Vcpu {
             platform_due_host_tsc: u64::MAX,
             mtrr,
             forwarded: Forwarded::default(),
+            blocked_call: None,
         };
         Ok(())
     }
