@@ -6,6 +6,7 @@ use godwit_vmm::nested::HOST_PAT;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 use x86_64::registers::model_specific::Msr;
 
+const IA32_MISC_ENABLE: u32 = 0x1a0;
 const IA32_PAT: u32 = 0x277;
 
 /// One CPUID output register of the CPU this runs on.
@@ -20,6 +21,17 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult 
         };
     }
     __cpuid_count(leaf, subleaf)
+}
+
+/// Whether the firmware left fast string operations on. AMD has no switch for them.
+pub(crate) fn has_fast_strings() -> bool {
+    const FAST_STRINGS: u64 = 1;
+    const GENUINE_INTEL_EBX: u32 = u32::from_le_bytes(*b"Genu");
+    if cpuid(0, 0).ebx != GENUINE_INTEL_EBX {
+        return true;
+    }
+    // SAFETY: every 64-bit processor of Intel's has this register; reading it changes nothing.
+    unsafe { Msr::new(IA32_MISC_ENABLE).read() & FAST_STRINGS != 0 }
 }
 
 /// x2APIC (leaf 1 ECX bit 21).

@@ -25,7 +25,7 @@ use super::devices::Wants;
 use super::memory::DomainMemory;
 use super::xstate::Xstate;
 use crate::backend::VcpuSetup;
-use crate::cpu::features::cpuid;
+use crate::cpu::features::{cpuid, has_fast_strings};
 use crate::memory::OutOfMemory;
 use crate::platform::{clock, wall};
 
@@ -117,13 +117,22 @@ pub(super) struct VcpuState<B: Hosted> {
 
 /// What the host's CPUs answer, as the policy's input.
 fn host_leaf(leaf: u32, subleaf: u32) -> Leaf {
+    /// Leaf 7: enhanced REP MOVSB and STOSB (EBX), fast short REP MOVSB (EDX).
+    const ERMS: u32 = 1 << 9;
+    const FSRM: u32 = 1 << 4;
     let result = cpuid(leaf, subleaf);
-    Leaf {
+    let mut answer = Leaf {
         eax: result.eax,
         ebx: result.ebx,
         ecx: result.ecx,
         edx: result.edx,
+    };
+    // Where the firmware switched them off, CPUID may go on to promise them.
+    if (leaf, subleaf) == (7, 0) && !has_fast_strings() {
+        answer.ebx &= !ERMS;
+        answer.edx &= !FSRM;
     }
+    answer
 }
 
 /// The guests' TSC runs at the host's rate.

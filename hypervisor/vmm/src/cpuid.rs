@@ -83,6 +83,8 @@ mod bits {
         | 1 << 29
         | 1 << 30
         | 1 << 31;
+    /// Leaf 7 EBX: ERMS.
+    pub(super) const ERMS: u32 = 1 << 9;
     /// Leaf 7 ECX: AVX512_VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID.
     pub(super) const LEAF7_ECX: u32 = 1 << 1
         | 1 << 2
@@ -187,6 +189,14 @@ impl Policy {
         self.extended
             .get(1)
             .is_some_and(|leaf| leaf.edx & bits::RDTSCP != 0)
+    }
+
+    /// Whether string instructions are fast here (leaf 7 EBX: ERMS). Where not, guests had better
+    /// copy by other instructions, and IA32_MISC_ENABLE tells them so.
+    pub fn has_fast_strings(&self) -> bool {
+        self.basic
+            .get(7)
+            .is_some_and(|leaf| leaf.ebx & bits::ERMS != 0)
     }
 
     /// Bits a guest may set in XCR0; 0 when it has no XSAVE.

@@ -38,8 +38,9 @@ const FIXED: [u32; 11] = [
     0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
 ];
 const MTRRCAP_FIXED: u64 = 1 << 8;
-/// Fast strings; performance monitoring and BTS not available.
-const MISC_ENABLE: u64 = 1 | 1 << 11 | 1 << 12;
+/// Performance monitoring and BTS not available.
+const MISC_ENABLE: u64 = 1 << 11 | 1 << 12;
+const MISC_ENABLE_FAST_STRINGS: u64 = 1;
 const EFER_SCE: u64 = 1;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
@@ -187,6 +188,9 @@ impl Vcpu {
             IA32_EFER => Some(hw.msr(SwitchedMsr::Efer)),
             IA32_MTRRCAP => Some(MTRRCAP_FIXED),
             IA32_MTRR_DEF_TYPE => Some(self.mtrr.default_type),
+            IA32_MISC_ENABLE if world.policy().has_fast_strings() => {
+                Some(MISC_ENABLE | MISC_ENABLE_FAST_STRINGS)
+            }
             IA32_MISC_ENABLE => Some(MISC_ENABLE),
             // Locked, without VMX.
             IA32_FEATURE_CONTROL => Some(1),

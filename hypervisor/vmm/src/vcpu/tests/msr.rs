@@ -132,6 +132,20 @@ fn registers_of_features_the_guest_lacks_do_not_exist() {
 }
 
 #[test]
+fn guests_are_told_whether_strings_are_fast() {
+    let mut machine = machine();
+    assert_eq!(rdmsr(&mut machine, 0x1a0), Ok(0x1801));
+    machine.world.policy = Policy::new(1, 1, |leaf, subleaf| match leaf {
+        7 => Leaf {
+            ebx: !(1 << 9),
+            ..everything(leaf, subleaf)
+        },
+        _ => everything(leaf, subleaf),
+    });
+    assert_eq!(rdmsr(&mut machine, 0x1a0), Ok(0x1800));
+}
+
+#[test]
 fn tsc_and_adjust_move_together() {
     let mut machine = machine();
     machine.world.host_tsc.set(1_000_000);
