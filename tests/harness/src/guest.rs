@@ -12,6 +12,7 @@ mod cpio;
 mod kernel;
 mod package;
 mod ramdisk;
+mod root_disk;
 
 pub use kernel::{Flavour, GuestKernel};
 pub use ramdisk::Ramdisk;
@@ -19,6 +20,11 @@ pub use ramdisk::Ramdisk;
 use crate::paths;
 use anyhow::Result;
 use std::path::PathBuf;
+
+/// A Debian root file system, an ext4 image to be copied into a volume: `godwit.root=/dev/vda`.
+pub fn root_disk() -> Result<PathBuf> {
+    root_disk::image()
+}
 
 /// `out/guest/`.
 fn directory() -> Result<PathBuf> {
