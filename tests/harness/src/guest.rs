@@ -17,13 +17,27 @@ mod root_disk;
 pub use kernel::{Flavour, GuestKernel};
 pub use ramdisk::Ramdisk;
 
-use crate::paths;
-use anyhow::Result;
-use std::path::PathBuf;
+use crate::paths::{self, Artefact};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// A Debian root file system, an ext4 image to be copied into a volume: `godwit.root=/dev/vda`.
 pub fn root_disk() -> Result<PathBuf> {
     root_disk::image()
+}
+
+/// Path and contents of the programs that ramdisk and root disk have in common.
+fn programs() -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let read =
+        |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let busybox = package::unpacked("busybox-static")?.join("bin/busybox");
+    Ok(vec![
+        ("init", include_bytes!("guest/init.sh").to_vec()),
+        ("bin/dhcp.sh", include_bytes!("guest/dhcp.sh").to_vec()),
+        ("bin/busybox", read(&busybox)?),
+        ("bin/guest", read(&Artefact::Guest.built()?)?),
+    ])
 }
 
 /// `out/guest/`.

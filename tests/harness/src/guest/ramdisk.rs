@@ -1,15 +1,12 @@
 //! The ramdisk: busybox, `/init`, the virtio drivers and the guest program, as one cpio archive.
 
 use super::cpio::{Archive, Kind};
-use super::{GuestKernel, directory, package};
-use crate::paths::Artefact;
+use super::{GuestKernel, directory};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Started by the kernel.
-const INIT: &str = include_str!("init.sh");
 /// Drivers that a guest may need; what they depend on comes along.
 const MODULES: &[&str] = &[
     "virtio_pci",
@@ -41,12 +38,11 @@ impl Ramdisk {
             ramdisk.put(directory, Kind::Directory)?;
         }
         ramdisk.put("dev/console", Kind::Device(5, 1))?;
-        ramdisk.put("init", Kind::File(INIT.as_bytes().to_vec(), true))?;
-        let busybox = package::unpacked("busybox-static")?.join("bin/busybox");
-        ramdisk.put("bin/busybox", executable(&busybox)?)?;
-        // Its shell finds the other applets by itself.
+        for (path, contents) in super::programs()? {
+            ramdisk.put(path, Kind::File(contents, true))?;
+        }
+        // The shell finds the other applets by itself.
         ramdisk.put("bin/sh", Kind::Link("busybox".to_owned()))?;
-        ramdisk.put("bin/guest", executable(&Artefact::Guest.built()?)?)?;
         for (index, module) in kernel.modules(MODULES)?.iter().enumerate() {
             let name = module
                 .file_name()
@@ -94,11 +90,6 @@ impl Ramdisk {
         self.entries.insert(path.to_owned(), kind);
         Ok(())
     }
-}
-
-fn executable(path: &Path) -> Result<Kind> {
-    let contents = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Kind::File(contents, true))
 }
 
 #[cfg(test)]
