@@ -1,5 +1,9 @@
-//! Replays the fuzzing corpus of virtio rings.
+//! Replays the fuzzing corpus of virtio rings, and of what guests send to the gateway.
 
+#[path = "../../../tests/fuzz/bodies/dhcp.rs"]
+mod dhcp;
+#[path = "../../../tests/fuzz/bodies/nat.rs"]
+mod nat;
 #[path = "../../../tests/fuzz/bodies/replay.rs"]
 mod replay;
 #[path = "../../../tests/fuzz/bodies/virtio_ring.rs"]
@@ -8,20 +12,40 @@ mod virtio_ring;
 use proptest::prelude::*;
 use std::cell::Cell;
 
-#[test]
-fn virtio_rings() {
-    let survived = Cell::new(0);
-    let judge =
-        |input: &[u8]| survived.set(survived.get() + usize::from(virtio_ring::judge(input)));
-    let inputs = replay::replay("virtio_ring", judge);
-    let survived = survived.get();
+/// Replays a corpus, some of which must keep the rules and some break them.
+fn replay_both_kinds(target: &str, judge: fn(&[u8]) -> bool) {
+    let kept = Cell::new(0);
+    let count = |input: &[u8]| kept.set(kept.get() + usize::from(judge(input)));
+    let inputs = replay::replay(target, count);
+    let kept = kept.get();
     assert!(
-        (1..inputs).contains(&survived),
-        "{survived} of {inputs} keep the rules"
+        (1..inputs).contains(&kept),
+        "{kept} of {inputs} keep the rules"
     );
 }
 
+#[test]
+fn virtio_rings() {
+    replay_both_kinds("virtio_ring", virtio_ring::judge);
+}
+
+#[test]
+fn dhcp_messages() {
+    replay_both_kinds("dhcp", dhcp::judge);
+}
+
+#[test]
+fn routed_frames() {
+    replay_both_kinds("nat", nat::judge);
+}
+
 proptest! {
+    #[test]
+    fn dhcp_and_frames_of_anything(input in proptest::collection::vec(any::<u8>(), 0..400)) {
+        dhcp::judge(&input);
+        nat::judge(&input);
+    }
+
     /// A little fuzzing in every run.
     #[test]
     fn virtio_rings_of_anything(input in proptest::collection::vec(any::<u8>(), 0..400)) {
