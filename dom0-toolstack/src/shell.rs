@@ -5,13 +5,14 @@ mod disks;
 mod domains;
 mod live;
 mod typed;
+mod waiting;
 
 use crate::clock;
 use crate::console::{self, Keyboard};
 use crate::disk::{self, Disks};
 use crate::executor::EventPort;
 use crate::guest::{self, Guests};
-use crate::hypercall::{HYPERCALLS, Host};
+use crate::hypercall::HYPERCALLS;
 use crate::memory::HostMemory;
 use crate::nbd::Exports;
 use crate::net::{self, Net, Network, ping::ping};
@@ -89,7 +90,10 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
         Ok(told) => told.iter().for_each(|what| log::info!("{what}")),
         Err(error) => log::error!("cannot look for domains: {error}"),
     }
-    spawner.spawn(domains::attend(tools, domain_state).expect("spawned once"));
+    tools.look().await;
+    let first = boot.restarts == 0;
+    let attend = domains::attend(tools, domain_state, first);
+    spawner.spawn(attend.expect("spawned once"));
     let mut shell = Shell {
         typed: Typed::new(keyboard),
         name: boot.options.name,
@@ -119,8 +123,8 @@ impl Shell {
                 self.show(&mut editor).await;
                 continue;
             };
-            let modules = &self.tools.modules;
-            let mut candidates = |before: &str| run::complete(&Host, modules, before);
+            let tools = self.tools;
+            let mut candidates = |before: &str| run::complete(tools, before);
             let event = editor.feed(byte, &mut candidates, &mut out);
             console::write(&out);
             let Some(event) = event else { continue };
@@ -160,9 +164,13 @@ impl Shell {
     /// Runs a command. False: it failed or was interrupted.
     async fn command(&mut self, command: Command) -> bool {
         let is_info = command == Command::Info;
+        let names_change = matches!(command, Command::Store(_));
         let effect = run::run(self.tools, &self.name, command).await;
         // A domain may have ended while the command worked on it.
         domains::look();
+        if names_change {
+            self.tools.look().await;
+        }
         match effect {
             Effect::Print(mut text) => {
                 if is_info {
@@ -175,7 +183,12 @@ impl Shell {
                 console::write(text.as_bytes());
                 false
             }
-            Effect::Follow(domain) => self.follow(domain).await,
+            Effect::Follow { domain, text } => {
+                console::write(text.as_bytes());
+                self.follow(domain).await
+            }
+            Effect::AwaitEnd(domain) => self.await_end(domain).await,
+            Effect::AwaitMemory(domain) => self.await_memory(domain).await,
             Effect::Top {
                 delay_s,
                 iterations,

@@ -13,6 +13,8 @@ pub(crate) struct Boot {
     pub(crate) tsc_hz: u64,
     /// TSC when the boot loader entered the hypervisor.
     pub(crate) boot_tsc: u64,
+    /// How often dom0 was built before, since the machine was switched on.
+    pub(crate) restarts: u64,
     /// The options of the dom0 module.
     pub(crate) options: HostOptions,
     /// What is wrong with them, a sentence each.
@@ -50,6 +52,7 @@ impl Boot {
         Self {
             tsc_hz: info.tsc_hz,
             boot_tsc: info.boot_tsc,
+            restarts: info.restarts,
             options,
             problems,
             modules,

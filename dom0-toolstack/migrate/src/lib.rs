@@ -14,3 +14,4 @@ extern crate std;
 pub mod encode;
 pub mod handover;
 pub mod precopy;
+pub mod stream;

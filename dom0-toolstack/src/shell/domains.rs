@@ -49,17 +49,28 @@ pub(super) fn notices() -> Vec<String> {
     with(|state| core::mem::take(&mut state.notices))
 }
 
-/// Settles whenever some domain has changed its state.
+fn tell(lines: impl Iterator<Item = String>) {
+    let any = with(|state| {
+        let before = state.notices.len();
+        state.notices.extend(lines);
+        state.notices.len() > before
+    });
+    if any {
+        NOTICE.signal(());
+    }
+}
+
+/// Starts the domains that are to be started with the host, when this dom0 is the `first` since then;
+/// then settles whenever some domain has changed its state.
 #[embassy_executor::task]
-pub(super) async fn attend(tools: &'static Tools, domain_state: EventPort) -> ! {
+pub(super) async fn attend(tools: &'static Tools, domain_state: EventPort, first: bool) -> ! {
+    if first {
+        tell(tools.autostart().await.into_iter());
+    }
     loop {
         let ended = tools.settle(with(|state| state.held)).await;
         CHANGED.signal(());
-        if !ended.is_empty() {
-            let lines = ended.iter().map(|ended| format!("{ended}"));
-            with(|state| state.notices.extend(lines));
-            NOTICE.signal(());
-        }
+        tell(ended.iter().map(|ended| format!("{ended}")));
         select(domain_state.wait(), LOOK.wait()).await;
     }
 }

@@ -1,5 +1,6 @@
 //! Commands that show something for as long as the operator wants: `xl console` and `xl top`.
 
+use super::typed::Typed;
 use super::{Shell, domains};
 use crate::console;
 use crate::executor::EventPort;
@@ -21,7 +22,7 @@ impl Shell {
         domains::hold(Some(domain));
         let shown = select(
             show_console(domain, &self.guest_output),
-            self.typed.until(ends_console),
+            hand_over(domain, &mut self.typed),
         )
         .await;
         domains::hold(None);
@@ -59,6 +60,33 @@ impl Shell {
     }
 }
 
+/// How long to wait before a guest that takes no more typing is asked again.
+const INPUT_RETRY: Duration = Duration::from_millis(10);
+
+/// Hands what is typed to a guest, until a byte that ends it. What the guest does not take waits.
+async fn hand_over(domain: DomainId, typed: &mut Typed) {
+    loop {
+        let (bytes, ended) = typed.take_until(ends_console).await;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            match Host.guest_input(domain, rest) {
+                Ok(0) => {
+                    let retry = Timer::after(INPUT_RETRY);
+                    if let Either::Second(()) = select(retry, typed.until(ends_console)).await {
+                        return;
+                    }
+                }
+                Ok(taken) => rest = &rest[taken..],
+                // It has ended, which is shown, or nothing can be typed to any guest.
+                Err(_) => return typed.until(ends_console).await,
+            }
+        }
+        if ended {
+            return;
+        }
+    }
+}
+
 /// Until the domain has ended and all it wrote is shown.
 async fn show_console(domain: DomainId, guest_output: &EventPort) -> Result<(), Status> {
     let mut tail = Tail::open(&Host, Stream::Guest(domain))?;
@@ -82,7 +110,7 @@ async fn show_console(domain: DomainId, guest_output: &EventPort) -> Result<(), 
 }
 
 /// How a domain has ended, if it has.
-fn ended(domain: DomainId) -> Result<Option<&'static str>, Status> {
+pub(super) fn ended(domain: DomainId) -> Result<Option<&'static str>, Status> {
     let info = match Host.domain_info(domain) {
         Ok(info) => info,
         Err(Status::NoDomain) => return Ok(Some("destroyed")),

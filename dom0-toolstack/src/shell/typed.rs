@@ -2,6 +2,7 @@
 
 use crate::console::Keyboard;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// What is kept of what is typed while a command runs; more is dropped.
 const AHEAD_BYTES_MAX: usize = 4096;
@@ -46,6 +47,22 @@ impl Typed {
                 return;
             }
             self.fill().await;
+        }
+    }
+
+    /// What has been typed, at least a byte of it. A byte that `ends` is dropped; what follows it
+    /// stays for [`Self::next`]. True: there was one.
+    pub(super) async fn take_until(&mut self, ends: fn(u8) -> bool) -> (Vec<u8>, bool) {
+        while self.ahead.is_empty() {
+            self.fill().await;
+        }
+        match self.ahead.iter().position(|byte| ends(*byte)) {
+            Some(at) => {
+                let bytes = self.ahead.drain(..at).collect();
+                self.ahead.pop_front();
+                (bytes, true)
+            }
+            None => (self.ahead.drain(..).collect(), false),
         }
     }
 

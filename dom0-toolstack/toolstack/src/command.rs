@@ -4,23 +4,27 @@
 //! the line. A line is taken as a whole or not at all: when one of its commands cannot be
 //! understood, none runs.
 
+mod action;
 mod arguments;
 mod complete;
 pub mod help;
+mod size;
 pub mod spec;
 #[cfg(test)]
 mod tests;
 pub mod words;
 
+pub use action::{Action, AfterSave, StoreCommand, Volume};
 pub use complete::{Known, complete};
 
+use crate::config::DiskTarget;
 use crate::suggest::nearest;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use arguments::{Arguments, usage_error};
+use arguments::Arguments;
 use core::fmt;
-use spec::{LATER, SPECS, Spec, Verb, XL};
+use spec::{LATER, Spec, XL, specs};
 use words::{Open, Word};
 
 /// The longest line that is parsed, in bytes.
@@ -61,22 +65,26 @@ pub enum Command {
     Dmesg,
     /// Settings as they were given, `key=value`.
     Create {
+        config: String,
         settings: Vec<String>,
         paused: bool,
+        console: bool,
     },
-    Destroy {
+    Restore {
+        target: DiskTarget,
+        paused: bool,
+        console: bool,
+    },
+    DomainUptime {
+        domain: Option<String>,
+    },
+    /// Something about one domain.
+    Domain {
         domain: String,
+        action: Action,
     },
-    Pause {
-        domain: String,
-    },
-    Unpause {
-        domain: String,
-    },
-    Console {
-        domain: String,
-        follow: bool,
-    },
+    /// Something about disks, stores, volumes or files.
+    Store(StoreCommand),
     SchedCredit2 {
         domain: Option<String>,
         weight: Option<u32>,
@@ -176,10 +184,10 @@ fn parse(words: &[Word]) -> Result<Command, CommandError> {
     let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
     let (spec, used) = match texts.as_slice() {
         ["xl"] => return Ok(Command::Help(help::overview())),
-        ["xl", "help" | "-h" | "--help", rest @ ..] => return help_for(rest),
-        ["help", rest @ ..] => return help_for(rest),
+        ["xl", "help" | "-h" | "--help", rest @ ..] => return help_for(rest, true),
+        ["help", rest @ ..] => return help_for(rest, false),
         ["xl", verb, rest @ ..] => match Spec::find(&format!("{XL}{verb}")) {
-            Some(_) if asks_for_help(rest) => return help_for(&[verb]),
+            Some(_) if asks_for_help(rest) => return help_for(&[verb], true),
             Some(spec) => (spec, 2),
             None if LATER.contains(verb) => {
                 return Ok(Command::NotImplemented(format!("{XL}{verb}")));
@@ -187,15 +195,15 @@ fn parse(words: &[Word]) -> Result<Command, CommandError> {
             None => return Err(unknown(verb, true)),
         },
         [verb, rest @ ..] => match Spec::find(verb) {
-            Some(spec) if asks_for_help(rest) && spec.verb != Verb::Echo => {
-                return help_for(&[verb]);
+            Some(spec) if asks_for_help(rest) && spec.name != "echo" => {
+                return help_for(&[verb], false);
             }
             Some(spec) if !verb.starts_with(XL) => (spec, 1),
             Some(_) | None => return Err(unknown(verb, false)),
         },
         [] => unreachable!("empty commands were left out"),
     };
-    command(spec, Arguments::parse(spec, &words[used..])?)
+    (spec.parse)(spec, Arguments::parse(spec, &words[used..])?)
 }
 
 fn asks_for_help(rest: &[&str]) -> bool {
@@ -205,14 +213,14 @@ fn asks_for_help(rest: &[&str]) -> bool {
 /// After `xl` a verb is suggested; else a whole command, also where only `xl` was left out.
 fn unknown(given: &str, after_xl: bool) -> CommandError {
     let full = |short: &str| {
-        let spec = SPECS.iter().find(|spec| spec.short_name() == short);
+        let spec = specs().find(|spec| spec.short_name() == short);
         spec.map(|spec| spec.name)
     };
     let suggestion = if after_xl {
-        let verbs = SPECS.iter().filter_map(|spec| spec.name.strip_prefix(XL));
+        let verbs = specs().filter_map(|spec| spec.name.strip_prefix(XL));
         nearest(given, verbs.chain(LATER.iter().copied()))
     } else {
-        nearest(given, SPECS.iter().map(Spec::short_name)).and_then(full)
+        nearest(given, specs().map(Spec::short_name)).and_then(full)
     };
     CommandError::Unknown {
         given: given.into(),
@@ -220,134 +228,22 @@ fn unknown(given: &str, after_xl: bool) -> CommandError {
     }
 }
 
-fn help_for(topic: &[&str]) -> Result<Command, CommandError> {
-    let name = match topic {
-        [] => return Ok(Command::Help(help::overview())),
+/// Help about a topic. Where a command is there with and without `xl`, `after_xl` says which is meant.
+fn help_for(topic: &[&str], after_xl: bool) -> Result<Command, CommandError> {
+    let (name, after_xl) = match topic {
+        [] | ["xl"] => return Ok(Command::Help(help::overview())),
         ["keys"] => return Ok(Command::Help(crate::editor::HELP.into())),
-        ["xl"] => return Ok(Command::Help(help::overview())),
-        ["xl", verb, ..] | [verb, ..] => verb,
+        ["xl", verb, ..] => (verb, true),
+        [verb, ..] => (verb, after_xl),
     };
-    let named = |spec: &&Spec| spec.name == *name || spec.short_name() == *name;
-    match SPECS.iter().find(named) {
+    let full = |spec: &&Spec| match after_xl {
+        true => spec.name.strip_prefix(XL) == Some(name),
+        false => spec.name == *name,
+    };
+    let short = |spec: &&Spec| spec.name == *name || spec.short_name() == *name;
+    match specs().find(full).or_else(|| specs().find(short)) {
         Some(spec) => Ok(Command::Help(help::of(spec))),
         None if LATER.contains(name) => Ok(Command::NotImplemented(format!("{XL}{name}"))),
         None => Err(unknown(name, false)),
     }
-}
-
-fn command(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
-    Ok(match spec.verb {
-        Verb::Info => Command::Info,
-        Verb::List => Command::List {
-            long: arguments.has('l'),
-            domain: arguments.positional().pop(),
-        },
-        Verb::VcpuList => Command::VcpuList {
-            domain: arguments.positional().pop(),
-        },
-        Verb::Top => Command::Top {
-            delay_s: arguments
-                .number('d', 1..=3600)?
-                .unwrap_or(TOP_DELAY_SECONDS),
-            iterations: arguments.number('i', 1..=u32::MAX)?,
-            batch: arguments.has('b'),
-        },
-        Verb::Dmesg => Command::Dmesg,
-        Verb::Create => create(spec, arguments)?,
-        Verb::Destroy => Command::Destroy {
-            domain: one(arguments),
-        },
-        Verb::Pause => Command::Pause {
-            domain: one(arguments),
-        },
-        Verb::Unpause => Command::Unpause {
-            domain: one(arguments),
-        },
-        Verb::Console => Command::Console {
-            follow: !arguments.has('n'),
-            domain: one(arguments),
-        },
-        Verb::SchedCredit2 => sched_credit2(spec, &arguments)?,
-        Verb::DebugKeys => Command::DebugKeys {
-            keys: debug_keys(spec, one(arguments))?,
-        },
-        Verb::DiskList => Command::DiskList,
-        Verb::DiskRead => disk_read(spec, arguments)?,
-        Verb::Modules => Command::Modules,
-        Verb::Ping => Command::Ping {
-            count: arguments.number('c', 1..=1_000_000)?,
-            interval_ms: arguments
-                .number('i', 10..=60_000)?
-                .unwrap_or(PING_INTERVAL_MS),
-            host: one(arguments),
-        },
-        Verb::Ip => Command::Ip,
-        Verb::Uptime => Command::Uptime,
-        Verb::Echo => Command::Echo(arguments.positional().join(" ")),
-        Verb::Reboot => Command::Reboot,
-        Verb::PowerOff => Command::PowerOff,
-        Verb::Help => unreachable!("help is handled before its arguments are"),
-    })
-}
-
-/// The argument of a command that has exactly one.
-fn one(arguments: Arguments) -> String {
-    let mut all = arguments.positional();
-    assert_eq!(all.len(), 1, "the number of arguments was checked");
-    all.remove(0)
-}
-
-fn create(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
-    let paused = arguments.has('p');
-    let mut settings = arguments.positional();
-    let config = settings.remove(0);
-    if config.contains('=') {
-        let what = format!("CONFIG comes before '{config}' ({EMPTY_CONFIG} is an empty one)");
-        return Err(usage_error(spec, what));
-    }
-    if config != EMPTY_CONFIG {
-        let what = format!("configuration files need a store; use {EMPTY_CONFIG} and KEY=VALUE");
-        return Ok(Command::NotImplemented(format!("{config}: {what}")));
-    }
-    match settings.iter().find(|setting| !setting.contains('=')) {
-        Some(word) => Err(usage_error(spec, format!("'{word}' is no KEY=VALUE"))),
-        None => Ok(Command::Create { settings, paused }),
-    }
-}
-
-fn sched_credit2(spec: &'static Spec, arguments: &Arguments) -> Result<Command, CommandError> {
-    let domain = arguments.value('d').map(String::from);
-    let weight = arguments.number('w', 1..=65535)?;
-    let cap_percent = arguments.number('c', 0..=6400)?;
-    if domain.is_none() && (weight.is_some() || cap_percent.is_some()) {
-        return Err(usage_error(spec, "weight and cap need -d DOMAIN".into()));
-    }
-    Ok(Command::SchedCredit2 {
-        domain,
-        weight,
-        cap_percent,
-    })
-}
-
-fn disk_read(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
-    let blocks = arguments
-        .number('c', 1..=DISK_READ_BLOCKS_MAX)?
-        .unwrap_or(1);
-    let mut words = arguments.positional();
-    let (block, disk) = (words.remove(1), words.remove(0));
-    match block.parse() {
-        Ok(block) => Ok(Command::DiskRead {
-            disk,
-            block,
-            blocks,
-        }),
-        Err(_) => Err(usage_error(spec, format!("'{block}' is no block number"))),
-    }
-}
-
-fn debug_keys(spec: &'static Spec, keys: String) -> Result<Vec<u8>, CommandError> {
-    if keys.is_empty() || !keys.bytes().all(|key| key.is_ascii_graphic()) {
-        return Err(usage_error(spec, format!("'{keys}' are no debug keys")));
-    }
-    Ok(keys.into_bytes())
 }

@@ -17,9 +17,16 @@ mod create;
 mod ends;
 mod error;
 mod recover;
+mod restore;
+mod save;
+mod scan;
 #[cfg(test)]
 mod tests;
+mod update;
+mod volume_stream;
+mod volumes;
 
+pub use attach::MemoryState;
 pub use check::{Checked, Images};
 pub use create::Created;
 pub use ends::Ended;
@@ -27,8 +34,11 @@ pub use error::{OperateError, Undone};
 
 use crate::modules::BootModule;
 use crate::registry::Registry;
-use crate::site::Site;
+use crate::site::{Files, Site, Stores};
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
 /// The toolstack of a host.
 pub struct Toolstack<S: Site> {
@@ -38,6 +48,19 @@ pub struct Toolstack<S: Site> {
     pub registry: Registry,
     /// Boot modules.
     pub modules: Vec<BootModule<'static>>,
+    /// What was seen last of files and stores.
+    pub seen: RefCell<Seen>,
+}
+
+/// Names for completion, as they were when [`Toolstack::look`] last looked.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Paths of files.
+    pub files: Vec<String>,
+    /// Names of stores.
+    pub stores: Vec<String>,
+    /// Volumes, `STORE/VOLUME`.
+    pub volumes: Vec<String>,
 }
 
 impl<S: Site> Toolstack<S> {
@@ -47,6 +70,29 @@ impl<S: Site> Toolstack<S> {
             site,
             registry: Registry::default(),
             modules,
+            seen: RefCell::default(),
         }
+    }
+
+    /// Looks at files and stores, for completion. What cannot be listed has no names.
+    pub async fn look(&self) {
+        let mut seen = Seen::default();
+        for folder in ["", "boot"] {
+            for entry in self.site.files().list(folder).await.unwrap_or_default() {
+                let slash = if folder.is_empty() { "" } else { "/" };
+                if !entry.is_folder {
+                    seen.files.push(format!("{folder}{slash}{}", entry.name));
+                }
+            }
+        }
+        let stores = self.site.stores().stores().await.unwrap_or_default();
+        seen.stores
+            .extend(stores.into_iter().filter_map(|store| store.name));
+        let volumes = self.site.stores().volumes(None).await.unwrap_or_default();
+        let volumes = volumes
+            .iter()
+            .map(|volume| format!("{}/{}", volume.store, volume.name));
+        seen.volumes.extend(volumes);
+        self.seen.replace(seen);
     }
 }

@@ -1,11 +1,14 @@
 //! Running commands: what the hypervisor can answer is answered here, what needs the network, the
 //! clock or the terminal is handed back as an [`Effect`] for dom0 to carry out.
 
+mod domains;
+mod stores;
+
 use crate::command::{self, Command, Known};
 use crate::config;
 use crate::editor::Completion;
 use crate::host::Hypervisor;
-use crate::modules::{self, BootModule};
+use crate::modules;
 use crate::names::{self, id_of, resolve};
 use crate::operate::{OperateError, Toolstack};
 use crate::show::{self, Stream, Tail};
@@ -25,8 +28,18 @@ pub enum Effect {
     Print(String),
     /// Write this; the command has failed.
     Fail(String),
-    /// Show a domain's debug console with a [`Tail`] until [`show::ends_console`].
-    Follow(DomainId),
+    /// Write `text`, then show a domain's console with a [`Tail`], and hand it what is typed until
+    /// [`show::ends_console`].
+    Follow {
+        /// The domain.
+        domain: DomainId,
+        /// What to write first.
+        text: String,
+    },
+    /// Wait until a domain has ended or is gone, or Ctrl-C.
+    AwaitEnd(DomainId),
+    /// Wait until a domain's memory has come to its target ([`Toolstack::memory`]), or Ctrl-C.
+    AwaitMemory(DomainId),
     /// Show `xl top` with a [`show::TopState`] until [`show::ends_top`].
     Top {
         /// Seconds between updates.
@@ -64,137 +77,139 @@ pub enum Effect {
 
 /// Runs a command on the host called `name`. Not to be dropped half way.
 pub async fn run<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command) -> Effect {
+    match answer(toolstack, name, command).await {
+        Ok(effect) => effect,
+        Err(error) => Effect::Fail(format!("{error}\n")),
+    }
+}
+
+/// What a command comes to.
+type Answer = Result<Effect, OperateError>;
+
+async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command) -> Answer {
     let hypervisor = toolstack.site.hypervisor();
     match command {
         Command::Top {
             delay_s,
             iterations,
             batch,
-        } => Effect::Top {
+        } => Ok(Effect::Top {
             delay_s,
             iterations,
             batch,
-        },
+        }),
         Command::Ping {
             host,
             count,
             interval_ms,
-        } => Effect::Ping {
+        } => Ok(Effect::Ping {
             host,
             count,
             interval_ms,
-        },
-        Command::Ip => Effect::Ip,
-        Command::DiskList => Effect::DiskList,
+        }),
+        Command::Ip => Ok(Effect::Ip),
+        Command::DiskList => Ok(Effect::DiskList),
         Command::DiskRead {
             disk,
             block,
             blocks,
-        } => Effect::DiskRead {
+        } => Ok(Effect::DiskRead {
             disk,
             block,
             blocks,
-        },
-        Command::Reboot => Effect::Power(PowerAction::Reboot),
-        Command::PowerOff => Effect::Power(PowerAction::PowerOff),
-        Command::Help(text) => Effect::Print(text),
-        Command::Echo(text) => Effect::Print(format!("{text}\n")),
-        Command::Modules => Effect::Print(modules::render(&toolstack.modules)),
-        Command::NotImplemented(what) => Effect::Fail(format!("not implemented: {what}\n")),
-        Command::Create { settings, paused } => create(toolstack, &settings, paused).await,
-        Command::Console { domain, follow } => console(hypervisor, &domain, follow),
-        Command::Info => print(
-            hypervisor
-                .host_info()
-                .map(|info| show::info(name, &info, hypervisor.now_tsc())),
-        ),
-        Command::Uptime => print(
-            hypervisor
-                .host_info()
-                .map(|info| show::uptime(&info, hypervisor.now_tsc())),
-        ),
-        Command::Dmesg => {
-            print(Tail::open(hypervisor, Stream::Log).and_then(|mut tail| tail.all(hypervisor)))
-        }
-        Command::List { long, domain } => with_domains(hypervisor, domain, |domains| {
-            let render = if long { show::list_long } else { show::list };
-            Ok(render(domains))
         }),
+        Command::Reboot => Ok(Effect::Power(PowerAction::Reboot)),
+        Command::PowerOff => Ok(Effect::Power(PowerAction::PowerOff)),
+        Command::Help(text) => print(text),
+        Command::Echo(text) => print(format!("{text}\n")),
+        Command::Modules => print(modules::render(&toolstack.modules)),
+        Command::NotImplemented(what) => Ok(Effect::Fail(format!("not implemented: {what}\n"))),
+        Command::Info => print(show::info(
+            name,
+            &hypervisor.host_info()?,
+            hypervisor.now_tsc(),
+        )),
+        Command::Uptime => print(show::uptime(&hypervisor.host_info()?, hypervisor.now_tsc())),
+        Command::Dmesg => print(Tail::open(hypervisor, Stream::Log)?.all(hypervisor)?),
+        Command::DebugKeys { keys } => debug_keys(hypervisor, &keys),
+        Command::List { long, domain } => {
+            let domains = some_or_all(hypervisor, domain)?;
+            print(match long {
+                true => domains::list_long(toolstack, &domains),
+                false => show::list(&domains),
+            })
+        }
         Command::VcpuList { domain } => vcpu_list(hypervisor, domain),
-        Command::Destroy { domain } => match resolve(hypervisor, &domain) {
-            Ok(info) => done(toolstack.destroy(id_of(&info)).await),
-            Err(error) => Effect::Fail(format!("{error}\n")),
-        },
-        Command::Pause { domain } => {
-            on_domain(hypervisor, &domain, |id| hypervisor.domain_pause(id))
-        }
-        Command::Unpause { domain } => {
-            on_domain(hypervisor, &domain, |id| hypervisor.domain_unpause(id))
-        }
+        Command::DomainUptime { domain } => domains::uptime(toolstack, domain),
         Command::SchedCredit2 {
             domain,
             weight,
             cap_percent,
-        } => sched_credit2(hypervisor, domain, weight, cap_percent),
-        Command::DebugKeys { keys } => debug_keys(hypervisor, &keys),
+        } => domains::sched_credit2(toolstack, domain, weight, cap_percent),
+        Command::Create {
+            config,
+            settings,
+            paused,
+            console,
+        } => {
+            let made = toolstack.create(&config, &settings, paused).await?;
+            Ok(domains::made("created", &made, console))
+        }
+        Command::Restore {
+            target,
+            paused,
+            console,
+        } => {
+            let made = toolstack.restore(&target, paused).await?;
+            Ok(domains::made("restored", &made, console))
+        }
+        Command::Domain { domain, action } => {
+            let info = resolve(hypervisor, &domain)?;
+            domains::answer(toolstack, &info, action).await
+        }
+        Command::Store(command) => stores::answer(toolstack, command).await,
     }
 }
 
 /// Completions for the text before the cursor. Offers no domains when they cannot be listed.
-pub fn complete(
-    hypervisor: &impl Hypervisor,
-    modules: &[BootModule<'_>],
-    before: &str,
-) -> Completion {
-    let domains = names::all(hypervisor).unwrap_or_default();
+pub fn complete<S: Site>(toolstack: &Toolstack<S>, before: &str) -> Completion {
+    let domains = names::all(toolstack.site.hypervisor()).unwrap_or_default();
     let domains: Vec<String> = domains.iter().map(|info| text(&info.name).into()).collect();
-    let modules: Vec<&str> = modules.iter().map(|module| module.name).collect();
+    let modules: Vec<&str> = toolstack.modules.iter().map(|module| module.name).collect();
+    let seen = toolstack.seen.borrow();
     let known = Known {
         domains: &domains,
         modules: &modules,
         keys: config::KEYS,
+        files: &seen.files,
+        stores: &seen.stores,
+        volumes: &seen.volumes,
     };
     command::complete(before, known)
 }
 
-fn refused(status: Status) -> Effect {
-    Effect::Fail(format!("the hypervisor refuses: {status}\n"))
+/// Silent when there is nothing to say, as `xl` is.
+fn print(text: String) -> Answer {
+    Ok(Effect::Print(text))
 }
 
-fn print(result: Result<String, Status>) -> Effect {
-    match result {
-        Ok(text) => Effect::Print(text),
-        Err(status) => refused(status),
-    }
-}
-
-/// Prints something about one domain or about all.
-fn with_domains(
+/// The domain that is named, or all.
+fn some_or_all(
     hypervisor: &impl Hypervisor,
     domain: Option<String>,
-    render: impl FnOnce(&[DomainInfo]) -> Result<String, Status>,
-) -> Effect {
-    let domains = match domain {
-        Some(name) => match resolve(hypervisor, &name) {
-            Ok(info) => alloc::vec![info],
-            Err(error) => return Effect::Fail(format!("{error}\n")),
-        },
-        None => match names::all(hypervisor) {
-            Ok(all) => all,
-            Err(status) => return refused(status),
-        },
-    };
-    print(render(&domains))
+) -> Result<Vec<DomainInfo>, OperateError> {
+    Ok(match domain {
+        Some(name) => alloc::vec![resolve(hypervisor, &name)?],
+        None => names::all(hypervisor)?,
+    })
 }
 
-fn vcpu_list(hypervisor: &impl Hypervisor, domain: Option<String>) -> Effect {
-    with_domains(hypervisor, domain, |domains| {
-        let mut all = Vec::new();
-        for info in domains {
-            all.push((*info, vcpus_of(hypervisor, info)?));
-        }
-        Ok(show::vcpu_list(&all))
-    })
+fn vcpu_list(hypervisor: &impl Hypervisor, domain: Option<String>) -> Answer {
+    let mut all = Vec::new();
+    for info in some_or_all(hypervisor, domain)? {
+        all.push((info, vcpus_of(hypervisor, &info)?));
+    }
+    print(show::vcpu_list(&all))
 }
 
 /// The vCPUs of a domain; none when it is gone meanwhile.
@@ -210,97 +225,19 @@ fn vcpus_of(hypervisor: &impl Hypervisor, info: &DomainInfo) -> Result<Vec<VcpuI
     Ok(all)
 }
 
-/// Does something to the domain that is named; silent when it went well, as `xl` is.
-fn on_domain(
-    hypervisor: &impl Hypervisor,
-    name: &str,
-    act: impl FnOnce(DomainId) -> Result<(), Status>,
-) -> Effect {
-    match resolve(hypervisor, name) {
-        Ok(info) => print(act(id_of(&info)).map(|()| String::new())),
-        Err(error) => Effect::Fail(format!("{error}\n")),
-    }
-}
-
-fn console(hypervisor: &impl Hypervisor, name: &str, follow: bool) -> Effect {
-    let domain = match resolve(hypervisor, name) {
-        Ok(info) => id_of(&info),
-        Err(error) => return Effect::Fail(format!("{error}\n")),
-    };
-    if follow {
-        return Effect::Follow(domain);
-    }
-    let tail = Tail::open(hypervisor, Stream::Guest(domain));
-    print(
-        tail.and_then(|mut tail| tail.all(hypervisor))
-            .map(whole_lines),
-    )
-}
-
-/// A guest may be in the middle of a line; the prompt begins one.
-fn whole_lines(mut text: String) -> String {
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
-    }
-    text
-}
-
-/// Silent when it went well, as `xl` is.
-fn done(result: Result<(), OperateError>) -> Effect {
-    match result {
-        Ok(()) => Effect::Print(String::new()),
-        Err(error) => Effect::Fail(format!("{error}\n")),
-    }
-}
-
-async fn create<S: Site>(toolstack: &Toolstack<S>, settings: &[String], paused: bool) -> Effect {
-    match toolstack
-        .create(command::EMPTY_CONFIG, settings, paused)
-        .await
-    {
-        Ok(made) => {
-            let (name, id) = (made.name, made.domain);
-            Effect::Print(format!("created domain '{name}' (id {id})\n"))
-        }
-        Err(error) => Effect::Fail(format!("{error}\n")),
-    }
-}
-
-fn sched_credit2(
-    hypervisor: &impl Hypervisor,
-    domain: Option<String>,
-    weight: Option<u32>,
-    cap_percent: Option<u32>,
-) -> Effect {
-    if weight.is_none() && cap_percent.is_none() {
-        return with_domains(hypervisor, domain, |all| Ok(show::sched_credit2(all)));
-    }
-    let Some(name) = domain else {
-        return Effect::Fail("weight and cap need -d DOMAIN\n".into());
-    };
-    match resolve(hypervisor, &name) {
-        Ok(info) => {
-            let weight = weight.unwrap_or(info.weight);
-            let cap = cap_percent.unwrap_or(info.cap_percent);
-            let set = hypervisor.scheduler_set(id_of(&info), weight, cap);
-            print(set.map(|()| String::new()))
-        }
-        Err(error) => Effect::Fail(format!("{error}\n")),
-    }
-}
-
-fn debug_keys(hypervisor: &impl Hypervisor, keys: &[u8]) -> Effect {
+fn debug_keys(hypervisor: &impl Hypervisor, keys: &[u8]) -> Answer {
     for key in keys {
         match hypervisor.debug_key(*key) {
             Ok(()) => {}
             Err(Status::BadArgument) => {
                 let key = char::from(*key);
-                return Effect::Fail(format!("there is no debug key '{key}' (h lists them)\n"));
+                let what = format!("there is no debug key '{key}' (h lists them)\n");
+                return Ok(Effect::Fail(what));
             }
-            Err(status) => return refused(status),
+            Err(status) => return Err(status.into()),
         }
     }
-    Effect::Print(String::new())
+    print(String::new())
 }
 
 #[cfg(test)]

@@ -123,6 +123,18 @@ impl Arguments {
         }
     }
 
+    /// The argument of a command that has exactly one.
+    pub(super) fn one(self) -> String {
+        let [one] = self.all();
+        one
+    }
+
+    /// The arguments of a command that has exactly so many.
+    pub(super) fn all<const N: usize>(self) -> [String; N] {
+        let all = <[String; N]>::try_from(self.positional);
+        all.expect("the number of arguments was checked")
+    }
+
     /// The arguments, checked for their number.
     pub(super) fn positional(self) -> Vec<String> {
         self.positional

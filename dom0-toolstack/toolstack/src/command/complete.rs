@@ -1,6 +1,6 @@
 //! Completion of half a command line.
 
-use super::spec::{Count, Kind, LATER, SPECS, Spec, XL};
+use super::spec::{Count, Kind, LATER, Spec, XL, specs};
 use super::words::{Open, Word, quoted, split};
 use crate::editor::{Candidate, Completion};
 use alloc::format;
@@ -16,6 +16,12 @@ pub struct Known<'a> {
     pub modules: &'a [&'a str],
     /// Keys of a configuration.
     pub keys: &'a [&'a str],
+    /// Paths of files.
+    pub files: &'a [String],
+    /// Names of stores.
+    pub stores: &'a [String],
+    /// Volumes, `STORE/VOLUME`.
+    pub volumes: &'a [String],
 }
 
 /// Values that a setting can take besides what the operator makes up.
@@ -69,14 +75,14 @@ fn candidates(command: &[Word], typed: &str, known: Known<'_>) -> Vec<Candidate>
 }
 
 fn first_words() -> Vec<Candidate> {
-    let plain = SPECS.iter().filter(|spec| !spec.name.starts_with(XL));
+    let plain = specs().filter(|spec| !spec.name.starts_with(XL));
     let plain = plain.map(|spec| finished(spec.name));
     plain.chain([finished("xl")]).collect()
 }
 
 /// Verbs of `xl`; those of later versions are not offered.
 fn xl_verbs() -> impl Iterator<Item = Candidate> {
-    let verbs = SPECS.iter().filter_map(|spec| spec.name.strip_prefix(XL));
+    let verbs = specs().filter_map(|spec| spec.name.strip_prefix(XL));
     verbs.map(finished)
 }
 
@@ -126,7 +132,13 @@ fn of_spec(spec: &Spec, given: &[&str], typed: &str, known: Known<'_>) -> Vec<Ca
 fn of_kind(kind: Kind, typed: &str, known: Known<'_>) -> Vec<Candidate> {
     match kind {
         Kind::Domain => known.domains.iter().map(|name| finished(name)).collect(),
-        Kind::Config => alloc::vec![finished("/dev/null")],
+        Kind::Config => {
+            let files = known.files.iter().map(|path| finished(path));
+            files.chain([finished(super::EMPTY_CONFIG)]).collect()
+        }
+        Kind::File => known.files.iter().map(|path| finished(path)).collect(),
+        Kind::Store => known.stores.iter().map(|name| finished(name)).collect(),
+        Kind::Volume => known.volumes.iter().map(|name| finished(name)).collect(),
         Kind::Setting => settings(typed, known),
         Kind::Command => help_topics(),
         Kind::Text => Vec::new(),
@@ -145,12 +157,22 @@ fn settings(typed: &str, known: Known<'_>) -> Vec<Candidate> {
     match key {
         "kernel" | "ramdisk" => {
             let modules = known.modules.iter();
+            let modules = modules.map(|name| value(&format!("module:{name}")));
             modules
-                .map(|name| value(&format!("module:{name}")))
+                .chain(known.files.iter().map(|path| value(path)))
                 .collect()
         }
         "type" => ["pvh", "hvm"].map(value).into(),
-        _ if ACTION_KEYS.contains(&key) => ["destroy", "preserve"].map(value).into(),
+        "cpu_policy" => ["portable", "host"].map(value).into(),
+        "disk" => {
+            let disk = |name: &String| Candidate {
+                text: format!("{key}={name},raw,"),
+                space: false,
+            };
+            known.volumes.iter().map(disk).collect()
+        }
+        "vif" => ["type=bridge", "type=nat"].map(value).into(),
+        _ if ACTION_KEYS.contains(&key) => ["destroy", "restart", "preserve"].map(value).into(),
         _ => Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! Help and usage, from the table of commands.
 
-use super::spec::{Count, Opt, SPECS, Spec};
+use super::spec::{Count, Opt, Spec, specs};
 use crate::table::pad_right;
 use alloc::format;
 use alloc::string::String;
@@ -8,9 +8,9 @@ use alloc::string::String;
 /// The list of all commands, one line each.
 pub fn overview() -> String {
     let mut out = String::new();
-    for spec in SPECS {
+    for spec in specs() {
         out.push_str("  ");
-        pad_right(&mut out, spec.name, 18);
+        pad_right(&mut out, spec.name, 20);
         out.push_str(spec.summary);
         out.push('\n');
     }

@@ -192,7 +192,7 @@ impl<S: Site> Toolstack<S> {
         }
     }
 
-    async fn check_devices(&self, config: &Config, problems: &mut Problems) {
+    pub(super) async fn check_devices(&self, config: &Config, problems: &mut Problems) {
         let (mut disks, mut vifs) = (0, 0);
         for device in Entry::devices(config) {
             let spot = match &device {

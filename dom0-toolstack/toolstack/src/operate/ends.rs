@@ -7,7 +7,7 @@ use crate::names::id_of;
 use crate::registry::{Entry, Phase};
 use crate::site::Site;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use godwit_abi::{DomainId, DomainInfo, ShutdownReason, text};
@@ -107,14 +107,13 @@ impl<S: Site> Toolstack<S> {
     async fn restart(&self, domain: DomainId) -> Result<DomainId, OperateError> {
         let entry = self.registry.entry(domain);
         let entry = entry.ok_or(OperateError::Foreign(domain))?;
-        let rendered = entry.config.render();
+        let rendered = entry.next.as_ref().unwrap_or(&entry.config).render();
         let document = config::read("configuration", &rendered, &[]);
         let document = document.map_err(OperateError::Config)?;
         let checked = self.check(&document, Some(domain)).await?;
         self.finish(domain).await?;
         let mut successor = Entry::new(checked.config.clone(), entry.source);
         successor.restarts = entry.restarts.saturating_add(1);
-        successor.ceiling_mib = entry.ceiling_mib;
         let made = self.make(&checked, successor, false).await;
         let made = made.map_err(|error| {
             OperateError::Other(format!(
@@ -138,13 +137,5 @@ impl<S: Site> Toolstack<S> {
         hypervisor.power_button(domain).map_err(|status| {
             OperateError::Other(format!("its power button cannot be pressed: {status}"))
         })
-    }
-
-    /// What a domain's end is called.
-    pub fn end_of(info: &DomainInfo) -> String {
-        ShutdownReason::from_number(info.reason).map_or_else(
-            || format!("reason {}", info.reason),
-            |reason| reason.text().to_string(),
-        )
     }
 }

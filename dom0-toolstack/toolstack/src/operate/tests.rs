@@ -2,6 +2,7 @@
 
 mod failing;
 mod living;
+mod saving;
 
 use super::*;
 use crate::host::Hypervisor;
@@ -15,8 +16,8 @@ use alloc::string::{String, ToString};
 use godwit_abi::{DomainId, DomainState, ShutdownReason, Status, text};
 use godwit_records::{Record, VcpuState};
 
-/// A kernel of 3 MiB at 1 MiB: larger than one copy.
-pub(crate) fn kernel() -> Vec<u8> {
+/// A kernel at 1 MiB.
+pub(crate) fn kernel(kernel_bytes: u32) -> Vec<u8> {
     let mut file = std::vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0];
     file.resize(16, 0);
     file.extend([2, 0, 62, 0]);
@@ -25,7 +26,10 @@ pub(crate) fn kernel() -> Vec<u8> {
     file.resize(54, 0);
     file.extend([56, 0, 2, 0]);
     file.resize(64, 0);
-    for (kind, offset, bytes) in [(1u64 | 5 << 32, 4096u64, 3u64 << 20), (4, 256, 20)] {
+    for (kind, offset, bytes) in [
+        (1u64 | 5 << 32, 4096u64, u64::from(kernel_bytes)),
+        (4, 256, 20),
+    ] {
         for long in [kind, offset, 1 << 20, 1 << 20, bytes, bytes, 4] {
             file.extend(long.to_le_bytes());
         }
@@ -35,19 +39,27 @@ pub(crate) fn kernel() -> Vec<u8> {
         file.extend(word.to_le_bytes());
     }
     file.resize(4096, 0);
-    file.extend((0..3u32 << 20).map(|n| (n / 4096) as u8));
+    for page in 0..kernel_bytes / 4096 {
+        file.extend([page as u8; 4096]);
+    }
     file
 }
 
-/// A toolstack with the kernel as module `k` and as file `boot/k`, a ramdisk as module `r`.
+/// A toolstack with a kernel of 3 MiB, larger than one copy, as module `k` and as file `boot/k`, a small
+/// kernel as module `s`, a ramdisk as module `r`.
 pub(crate) fn toolstack() -> Toolstack<FakeSite> {
-    let kernel: &'static [u8] = Box::leak(kernel().into_boxed_slice());
+    let leaked = |bytes| -> &'static [u8] { Box::leak(kernel(bytes).into_boxed_slice()) };
+    let kernel = leaked(3 << 20);
     let site = FakeSite::default();
     site.files
         .files
         .borrow_mut()
         .insert("boot/k".into(), kernel.into());
-    let modules = std::vec![BootModule::new("k", kernel), BootModule::new("r", b"disk")];
+    let modules = std::vec![
+        BootModule::new("k", kernel),
+        BootModule::new("r", b"disk"),
+        BootModule::new("s", leaked(1 << 16))
+    ];
     Toolstack::new(site, modules)
 }
 
@@ -192,7 +204,7 @@ fn everything_that_is_wrong_is_said_at_its_place_and_nothing_is_touched() {
     let want = [
         "f.cfg:1:6: there is a domain 'n' already (id 1)",
         "f.cfg:2:8: 404 MiB are needed and 295 MiB are free",
-        "f.cfg:3:8: there is no boot module 'x'; there are: k r",
+        "f.cfg:3:8: there is no boot module 'x'; there are: k r s",
         "f.cfg:4:9: there is no file 'boot/r'",
         "f.cfg:5:6: the host has only the CPUs 0 to 1",
         "f.cfg:6:7: 'a/b' is in use by domain 'n'",

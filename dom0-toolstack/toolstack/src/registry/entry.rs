@@ -13,6 +13,7 @@
 //! link 5 rng
 //!                          an empty line, then the configuration as a file
 //! name = "web"
+//!                          an empty line and another file, if it is to change with the next start
 //! ```
 //!
 //! Entry point for bytes nobody vouches for: [`Entry::decode`].
@@ -58,6 +59,8 @@ impl Phase {
 pub struct Entry {
     /// Its configuration, with uuid and MACs.
     pub config: Config,
+    /// The configuration it is to have when it is started again, if that is another.
+    pub next: Option<Config>,
     /// The file it came from.
     pub source: Option<String>,
     /// How far it is.
@@ -107,6 +110,7 @@ impl Entry {
             target_mib: config.memory_mib,
             ceiling_mib: config.memory_max_mib,
             config,
+            next: None,
             source,
             phase: Phase::Building,
             links: Vec::new(),
@@ -120,6 +124,7 @@ impl Entry {
     pub fn encode(&self) -> String {
         let Self {
             config,
+            next,
             source,
             phase,
             links,
@@ -153,6 +158,10 @@ impl Entry {
         }
         out.push('\n');
         out.push_str(&config.render());
+        if let Some(next) = next {
+            out.push('\n');
+            out.push_str(&next.render());
+        }
         assert!(out.len() as u64 <= BLOB_BYTES_MAX, "an entry fits its blob");
         out
     }
@@ -169,9 +178,17 @@ impl Entry {
         if first != format!("{MAGIC} {VERSION}") {
             return Err(EntryError::Version(first.chars().take(80).collect()));
         }
-        let config = config::parse("note", body, &[]);
-        let config = config.map_err(|error| EntryError::Config(error.to_string()))?;
-        let mut entry = Entry::new(config, None);
+        let parse = |text: &str| {
+            let config = config::parse("note", text, &[]);
+            config.map_err(|error| EntryError::Config(error.to_string()))
+        };
+        // A rendered configuration has no empty line.
+        let (body, next) = match body.split_once("\n\n") {
+            Some((body, next)) => (body, Some(parse(next)?)),
+            None => (body, None),
+        };
+        let mut entry = Entry::new(parse(body)?, None);
+        entry.next = next;
         for line in lines {
             let taken = line
                 .split_once(' ')

@@ -38,6 +38,9 @@ fn an_entry_reads_back() {
         "maxmem=64",
         "balloon=1",
     ]);
+    assert_eq!(Entry::decode(entry.encode().as_bytes()), Ok(entry.clone()));
+    let next = Some(config(&["memory=7"]));
+    let entry = Entry { next, ..entry };
     assert_eq!(Entry::decode(entry.encode().as_bytes()), Ok(entry));
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::command::parse_line;
-use crate::host::fake::FakeHypervisor;
+use crate::modules::BootModule;
 use crate::site::fake::{FakeSite, block_on};
 
 type Fake = Toolstack<FakeSite>;
@@ -49,7 +49,13 @@ fn life_of_a_domain() {
         .with(id, |domain| domain.console = b"hello\r\n".to_vec())
         .unwrap();
     assert_eq!(printed(&host, "xl console -n web"), "hello\n");
-    assert_eq!(enter(&host, "xl console web"), Effect::Follow(id));
+    assert_eq!(
+        enter(&host, "xl console web"),
+        Effect::Follow {
+            domain: id,
+            text: String::new()
+        }
+    );
     assert_eq!(printed(&host, "xl vcpu-list").lines().count(), 3);
     assert_eq!(printed(&host, "xl destroy web"), "");
     assert!(failed(&host, "xl list web").contains("no domain 'web'"));
@@ -82,11 +88,10 @@ fn creating_checks_names_and_says_why_not() {
 
 #[test]
 fn completion_knows_the_host() {
-    let host = FakeHypervisor::new();
-    host.add_domain("web", 8);
+    let host = fake();
+    host.site.hypervisor.add_domain("web", 8);
     let texts = |before: &str| {
-        let modules = [BootModule::new("micro", b"")];
-        let candidates = complete(&host, &modules, before).candidates;
+        let candidates = complete(&host, before).candidates;
         candidates.into_iter().map(|c| c.text).collect::<Vec<_>>()
     };
     assert_eq!(texts("xl pause w"), ["web"]);
@@ -98,7 +103,7 @@ fn completion_knows_the_host() {
         texts("xl create /dev/null cp"),
         ["cpu_policy=", "cpu_weight=", "cpus="]
     );
-    host.fail_call(0, Status::Denied);
+    host.site.hypervisor.fail_call(0, Status::Denied);
     assert!(texts("xl pause w").is_empty());
 }
 

@@ -20,9 +20,9 @@ const INTERRUPT: u8 = 0x03;
 /// Ctrl-], as `xl console` has it.
 const ESCAPE: u8 = 0x1d;
 
-/// Whether a byte typed ends `xl console`: Ctrl-] or Ctrl-C.
+/// Whether a byte typed ends `xl console`: Ctrl-]. Everything else is the guest's.
 pub fn ends_console(byte: u8) -> bool {
-    matches!(byte, ESCAPE | INTERRUPT)
+    byte == ESCAPE
 }
 
 /// Whether a byte typed ends `xl top`: Q or Ctrl-C.

@@ -18,7 +18,7 @@ pub const FIRST_SLOT: u32 = 4;
 /// Block size of the fake's volumes.
 pub const BLOCK_BYTES: u32 = 512;
 /// Memory for what is read from volumes.
-const ARENA_BYTES: usize = 8 << 20;
+const ARENA_BYTES: usize = 4 << 20;
 
 /// Runs a future to its end. Panics when it does not end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -1,0 +1,93 @@
+//! Commands about one domain, and about disks, stores, volumes and files.
+
+use crate::config::{Disk, DiskTarget, Vif};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// What becomes of a domain that was saved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AfterSave {
+    /// It is gone.
+    Destroy,
+    /// It runs on.
+    Run,
+    /// It stays paused.
+    Pause,
+}
+
+/// What is to be done with one domain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names are those of the commands")]
+pub enum Action {
+    Destroy,
+    Pause,
+    Unpause,
+    Console {
+        follow: bool,
+    },
+    /// Press the power button; with `again` it is to come back.
+    Shutdown {
+        again: bool,
+        wait: bool,
+    },
+    Save {
+        target: DiskTarget,
+        after: AfterSave,
+    },
+    DomId,
+    DomName,
+    ConfigList,
+    ConfigUpdate {
+        config: String,
+        settings: Vec<String>,
+    },
+    /// All vCPUs if `vcpu` is `None`.
+    VcpuPin {
+        vcpu: Option<u16>,
+        cpus: u64,
+    },
+    MemSet {
+        mib: u64,
+    },
+    MemMax {
+        mib: u64,
+    },
+    BlockList,
+    BlockAttach(Disk),
+    BlockDetach {
+        index: u8,
+    },
+    NetworkList,
+    NetworkAttach(Vif),
+    /// By number or address.
+    NetworkDetach {
+        device: String,
+    },
+}
+
+/// A volume, by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Volume {
+    /// Its store.
+    pub store: String,
+    /// Its name there.
+    pub name: String,
+}
+
+/// What is to be done with disks, stores, volumes or files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names are those of the commands")]
+pub enum StoreCommand {
+    StoreList,
+    StoreCreate { disk: String, name: String },
+    StoreCheck { store: String },
+    VolumeList { store: Option<String> },
+    VolumeCreate { volume: Volume, bytes: u64 },
+    VolumeDelete { volume: Volume },
+    VolumeResize { volume: Volume, bytes: u64 },
+    VolumeImport { volume: Volume, from: DiskTarget },
+    VolumeExport { volume: Volume, to: DiskTarget },
+    Ls { path: String },
+    Cat { path: String },
+    Rm { path: String },
+}

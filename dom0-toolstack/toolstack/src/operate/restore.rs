@@ -1,0 +1,281 @@
+//! `xl restore`: a domain from a stream.
+//!
+//! Memory is written as it comes; everything else waits until the stream has ended and the digest of
+//! the memory, read back, is the one it promised. Then devices, platform and vCPUs are set, and the
+//! domain runs. Whatever fails, the new domain is taken apart.
+
+use super::save::FRAME_VERSION;
+use super::volume_stream::VolumeSource;
+use super::{Created, OperateError, Toolstack, scan};
+use crate::build::{self, Step, refused};
+use crate::config::{self, DiskTarget};
+use crate::host::{COPY_BYTES_MAX, Hypervisor};
+use crate::registry::{Entry, LINKS_MAX, Phase};
+use crate::site::{DeviceHost, Link, Site};
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use godwit_abi::{DomainId, PAGE_SIZE_BYTES, VcpuIndex};
+use godwit_migrate::stream::{Frame, FrameKind, MemoryDigest, Pages, Reader, Source, Zeroes};
+
+/// What has come besides memory.
+#[derive(Default)]
+struct Arrived {
+    vcpus: BTreeMap<u16, Vec<u8>>,
+    xsaves: BTreeMap<u16, Vec<u8>>,
+    platform: Option<Vec<u8>>,
+    devices: BTreeMap<u32, Vec<u8>>,
+    digest: Option<MemoryDigest>,
+}
+
+impl<S: Site> Toolstack<S> {
+    /// Makes a domain from what `xl save` wrote.
+    pub async fn restore(
+        &self,
+        target: &DiskTarget,
+        paused: bool,
+    ) -> Result<Created, OperateError> {
+        let blocks = self.open(target, false).await?;
+        let source = VolumeSource::new(&blocks);
+        let mut reader = Reader::begin(source).await.map_err(|e| named(target, &e))?;
+        let entry = self.first(&mut reader).await?;
+        self.check_saved(&entry).await?;
+        let hypervisor = self.site.hypervisor();
+        let domain = hypervisor
+            .domain_create(&build::domain_config(&entry.config))
+            .map_err(refused(Step::Create))?;
+        let busy = self.registry.reserve(domain);
+        assert!(busy.is_some(), "the id of a new domain is new");
+        let name = entry.config.name.clone();
+        match self.fill_from(domain, &mut reader, entry, paused).await {
+            Ok(()) => Ok(Created { domain, name }),
+            Err(cause) => Err(self.undo(domain, cause).await),
+        }
+    }
+
+    /// The configuration, which comes first.
+    async fn first(&self, reader: &mut Reader<impl Source>) -> Result<Entry, OperateError> {
+        while let Some(frame) = next(reader).await? {
+            if frame.kind == FrameKind::CONFIGURATION {
+                let entry = Entry::decode(&frame.body);
+                return entry.map_err(|error| OperateError::Other(error.to_string()));
+            }
+            if !frame.kind.is_optional() {
+                return Err(bad(&frame, "before the configuration"));
+            }
+        }
+        Err(OperateError::Other(
+            "the stream has no configuration".into(),
+        ))
+    }
+
+    async fn check_saved(&self, entry: &Entry) -> Result<(), OperateError> {
+        let rendered = entry.config.render();
+        let document = config::read("saved configuration", &rendered, &[]);
+        let document = document.map_err(OperateError::Config)?;
+        let mut problems = self.check_now(&entry.config, None)?;
+        self.check_devices(&entry.config, &mut problems).await;
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(OperateError::Config(document.refuse(problems))),
+        }
+    }
+
+    async fn fill_from(
+        &self,
+        domain: DomainId,
+        reader: &mut Reader<impl Source>,
+        entry: Entry,
+        paused: bool,
+    ) -> Result<(), OperateError> {
+        let hypervisor = self.site.hypervisor();
+        let mut noted = Entry {
+            phase: Phase::Building,
+            links: Vec::new(),
+            ..entry.clone()
+        };
+        let note = |noted: &Entry| {
+            let noted = self.registry.set(hypervisor, domain, noted.clone());
+            noted.map_err(refused(Step::Register))
+        };
+        note(&noted)?;
+        let mut arrived = Arrived::default();
+        while let Some(frame) = next(reader).await? {
+            match frame.kind {
+                FrameKind::PAGES => self.write_pages(domain, &frame).await?,
+                FrameKind::ZEROES => self.populate_zeroes(domain, &frame).await?,
+                _ => arrived.take(frame)?,
+            }
+        }
+        arrived.check(&entry)?;
+        let digest = scan::digest(hypervisor, domain, &entry.config).await?;
+        if arrived.digest != Some(digest) {
+            let what = "the memory is not what was saved: its digest differs";
+            return Err(OperateError::Other(what.into()));
+        }
+        for Link { slot, device } in &entry.links {
+            let state = arrived.devices.get(slot).expect("it was checked");
+            let slot = self
+                .attach_to(domain, device, Some(*slot), Some(state))
+                .await?;
+            let device = device.clone();
+            noted.links.push(Link { slot, device });
+        }
+        self.set_states(domain, &arrived)?;
+        build::place(hypervisor, domain, &entry.config)?;
+        if entry.config.balloon {
+            self.set_balloon(domain, entry.target_mib)?;
+        }
+        noted.phase = Phase::Live;
+        note(&noted)?;
+        self.site.devices().resume(domain);
+        if paused {
+            return Ok(());
+        }
+        Ok(hypervisor
+            .domain_unpause(domain)
+            .map_err(refused(Step::Unpause))?)
+    }
+
+    async fn write_pages(&self, domain: DomainId, frame: &Frame) -> Result<(), OperateError> {
+        let pages = Pages::decode(&frame.body).map_err(|_| bad(frame, "with wrong numbers"))?;
+        let start = pages.first * PAGE_SIZE_BYTES;
+        let range = start..start + pages.bytes.len() as u64;
+        let hypervisor = self.site.hypervisor();
+        build::populate(hypervisor, domain, &range).await?;
+        let chunks = pages.bytes.chunks(COPY_BYTES_MAX);
+        for (address, chunk) in (start..).step_by(COPY_BYTES_MAX).zip(chunks) {
+            let written = hypervisor.memory_write(domain, address, chunk);
+            written.map_err(refused(Step::Write))?;
+        }
+        Ok(())
+    }
+
+    async fn populate_zeroes(&self, domain: DomainId, frame: &Frame) -> Result<(), OperateError> {
+        let runs = Zeroes::decode(&frame.body).map_err(|_| bad(frame, "with wrong numbers"))?;
+        for run in runs {
+            let range = run.start * PAGE_SIZE_BYTES..run.end * PAGE_SIZE_BYTES;
+            build::populate(self.site.hypervisor(), domain, &range).await?;
+        }
+        Ok(())
+    }
+
+    fn set_states(&self, domain: DomainId, arrived: &Arrived) -> Result<(), OperateError> {
+        let hypervisor = self.site.hypervisor();
+        let platform = arrived.platform.as_ref().expect("it was checked");
+        let what = |what: &str, status| OperateError::Other(format!("the saved {what}: {status}"));
+        let set = hypervisor.platform_state_set(domain, platform);
+        set.map_err(|status| what("platform", status))?;
+        for (vcpu, record) in &arrived.vcpus {
+            let set = hypervisor.vcpu_state_set(domain, VcpuIndex(*vcpu), record);
+            set.map_err(|status| what(&format!("vCPU {vcpu}"), status))?;
+        }
+        for (vcpu, record) in &arrived.xsaves {
+            let set = hypervisor.xsave_state_set(domain, VcpuIndex(*vcpu), record);
+            set.map_err(|status| what(&format!("extended state of vCPU {vcpu}"), status))?;
+        }
+        Ok(())
+    }
+}
+
+impl Arrived {
+    /// Takes a frame that carries no memory.
+    fn take(&mut self, frame: Frame) -> Result<(), OperateError> {
+        let again = match frame.kind {
+            FrameKind::VCPU | FrameKind::XSAVE => {
+                let Some((number, record)) = frame.body.split_first_chunk() else {
+                    return Err(bad(&frame, "without a number"));
+                };
+                let all = match frame.kind == FrameKind::VCPU {
+                    true => &mut self.vcpus,
+                    false => &mut self.xsaves,
+                };
+                let number = u16::from_le_bytes(*number);
+                if u32::from(number) >= config::VCPUS_MAX {
+                    return Err(bad(&frame, "of a vCPU that cannot be"));
+                }
+                all.insert(number, record.into()).is_some()
+            }
+            FrameKind::DEVICE => {
+                let Some((slot, record)) = frame.body.split_first_chunk() else {
+                    return Err(bad(&frame, "without a number"));
+                };
+                if self.devices.len() == LINKS_MAX {
+                    return Err(bad(&frame, "too many"));
+                }
+                let slot = u32::from_le_bytes(*slot);
+                self.devices.insert(slot, record.into()).is_some()
+            }
+            FrameKind::PLATFORM => self.platform.replace(frame.body.clone()).is_some(),
+            FrameKind::DIGEST => {
+                let digest = MemoryDigest::decode(&frame.body);
+                let digest = digest.ok_or_else(|| bad(&frame, "of a wrong length"))?;
+                self.digest.replace(digest).is_some()
+            }
+            kind if kind.is_optional() => false,
+            _ => {
+                return Err(bad(
+                    &frame,
+                    "which this toolstack does not know or expect here",
+                ));
+            }
+        };
+        match again {
+            true => Err(bad(&frame, "a second time")),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether all has come that the domain is made of, and nothing else.
+    fn check(&self, entry: &Entry) -> Result<(), OperateError> {
+        let missing = |what: String| OperateError::Other(format!("the stream has no {what}"));
+        let vcpus = entry.config.vcpus;
+        for (what, all) in [("state", &self.vcpus), ("extended state", &self.xsaves)] {
+            let wanted = (0..vcpus as u16).all(|vcpu| all.contains_key(&vcpu));
+            if !wanted || all.len() != vcpus as usize {
+                return Err(missing(format!("{what} of exactly {vcpus} vCPUs")));
+            }
+        }
+        if self.platform.is_none() {
+            return Err(missing("platform".into()));
+        }
+        if self.digest.is_none() {
+            return Err(missing("digest".into()));
+        }
+        for link in &entry.links {
+            if !self.devices.contains_key(&link.slot) {
+                return Err(missing(format!("state of the {}", link.device)));
+            }
+        }
+        match self.devices.len() == entry.links.len() {
+            true => Ok(()),
+            false => Err(OperateError::Other(
+                "the stream has devices without a name".into(),
+            )),
+        }
+    }
+}
+
+async fn next(reader: &mut Reader<impl Source>) -> Result<Option<Frame>, OperateError> {
+    let frame = reader.next().await;
+    let frame = frame.map_err(|error| OperateError::Other(error.to_string()))?;
+    match frame {
+        Some(frame) if frame.version != FRAME_VERSION && !frame.kind.is_optional() => {
+            let what = format!(
+                "of version {}, which this toolstack cannot read",
+                frame.version
+            );
+            Err(bad(&frame, &what))
+        }
+        frame => Ok(frame),
+    }
+}
+
+fn bad(frame: &Frame, how: &str) -> OperateError {
+    OperateError::Other(format!("the stream has a {} frame {how}", frame.kind))
+}
+
+fn named(target: &DiskTarget, error: &impl ToString) -> OperateError {
+    OperateError::Other(format!("{target}: {}", error.to_string()))
+}
