@@ -35,6 +35,8 @@ const RECORD_MAGIC: [u8; 4] = *b"GWJR";
 pub const RECORD_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of a region: it is read whole.
 pub const REGION_BYTES_MAX: u64 = 16 << 20;
+/// Generations and first numbers from here on are nobody's, so that counting on never wraps.
+const COUNT_MAX: u64 = 1 << 63;
 /// Fewest bytes of a partition.
 pub const PARTITION_BYTES_MIN: u64 = 512 << 10;
 
@@ -134,7 +136,8 @@ pub struct Region {
 pub fn scan(bytes: &[u8], block_bytes: usize) -> Option<Region> {
     let (head, _) = RegionHead::read_from_prefix(bytes).ok()?;
     let crc = CRC.checksum(&head.as_bytes()[..24]);
-    if head.magic != REGION_MAGIC || head.crc.get() != crc {
+    let sane = head.generation.get() < COUNT_MAX && head.first.get() < COUNT_MAX;
+    if head.magic != REGION_MAGIC || head.crc.get() != crc || !sane {
         return None;
     }
     let mut region = Region {

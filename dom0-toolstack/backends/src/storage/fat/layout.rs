@@ -97,7 +97,11 @@ impl Layout {
             root_cluster: u32_at(boot, 44) as u32,
             data,
             clusters: clusters as u32,
-            info: (width == Width::Fat32).then(|| u16_at(boot, 48) * sector),
+            info: match (width, u16_at(boot, 48)) {
+                // There need not be one.
+                (Width::Fat16, _) | (Width::Fat32, 0 | 0xffff) => None,
+                (Width::Fat32, number) => Some(number * sector),
+            },
         };
         let root_fits = match width {
             Width::Fat16 => root_bytes > 0,
@@ -107,7 +111,8 @@ impl Layout {
                 root_bytes == 0 && layout.has(layout.root_cluster) && mirrored
             }
         };
-        if !root_fits || layout.fat_bytes < (clusters + 2) * layout.entry_bytes() {
+        let info_fits = layout.info.is_none_or(|at| at < layout.fat);
+        if !root_fits || !info_fits || layout.fat_bytes < (clusters + 2) * layout.entry_bytes() {
             return Err(FatError::BootSector);
         }
         Ok(layout)

@@ -42,24 +42,25 @@ impl Table {
         layout: Layout,
     ) -> Result<Table, DiskError> {
         let mut table = Table::empty(layout);
-        let mut bytes = vec![0; layout.fat_bytes as usize];
-        blocks.read_at(layout.fat, &mut bytes).await?;
         let size = layout.entry_bytes() as usize;
+        // What lies behind the last entry means nothing.
+        let used = table.entries.len() * size;
+        let mut bytes = vec![0; used];
+        blocks.read_at(layout.fat, &mut bytes).await?;
         for (entry, bytes) in table.entries.iter_mut().zip(bytes.chunks_exact(size)) {
             *entry = match layout.width {
                 Width::Fat16 => u32::from(u16::from_le_bytes([bytes[0], bytes[1]])),
                 Width::Fat32 => u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
             };
         }
-        let mut copy = vec![0; layout.fat_bytes as usize];
+        let mut copy = vec![0; used];
         for number in 1..layout.fats {
             let at = layout.fat + number * layout.fat_bytes;
             blocks.read_at(at, &mut copy).await?;
             let sector = layout.sector_bytes as usize;
-            let used = table.entries.len() * size;
-            let pairs = bytes[..used].chunks(sector).zip(copy.chunks(sector));
+            let pairs = bytes.chunks(sector).zip(copy.chunks(sector));
             for (index, (one, other)) in pairs.enumerate() {
-                if one != &other[..one.len()] {
+                if one != other {
                     table.dirty.insert(index as u64);
                 }
             }

@@ -153,6 +153,9 @@ impl Volume {
             mark(&directory.chain)?;
             for entry in entries(&directory.bytes) {
                 if entry.is_directory {
+                    if entry.first == 0 {
+                        return Err(FatError::Chain(0));
+                    }
                     self.reach(entry.first, depth + 1, reached).await?;
                     continue;
                 }
