@@ -43,6 +43,9 @@ pub(crate) trait Backend: Sized + 'static {
     fn disable(cpu: &mut Self::Cpu);
     /// A vCPU in the reset state, loaded nowhere.
     fn create(setup: &VcpuSetup) -> Result<Self::Vcpu, OutOfMemory>;
+    /// Lets the vCPU, which has never been loaded, use I/O ports by a permission map: 64 Ki bits in
+    /// 16 KiB of contiguous memory that stay, a port's bit 0 for no exit, all bits above them 1.
+    fn open_ports(vcpu: &mut Self::Vcpu, map: u64);
     /// Makes the vCPU current on this CPU: VMPTRLD, swapped MSRs.
     fn load(cpu: &mut Self::Cpu, vcpu: &mut Self::Vcpu);
     /// Takes it off this CPU, so that another may load it: swapped MSRs, VMCLEAR.

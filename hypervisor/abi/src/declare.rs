@@ -162,13 +162,15 @@ impl Argument for EventSource {
     }
 }
 
-/// Raw form: kind in bits 31:16 (0 line, 1 MSI, 2 MSI-X), table entry in bits 15:0.
+/// Raw form: kind in bits 31:16 (0 line, 1 MSI, 2 MSI-X, 3 channel of an old IDE controller), table
+/// entry or channel in bits 15:0.
 impl Argument for InterruptKind {
     fn decode(raw: u64) -> Option<Self> {
         match (raw >> 16, raw as u16) {
             (0, 0) => Some(InterruptKind::Line),
             (1, 0) => Some(InterruptKind::Msi),
             (2, entry) => Some(InterruptKind::MsiX(entry)),
+            (3, channel @ 0..=1) => Some(InterruptKind::LegacyIde(channel as u8)),
             _ => None,
         }
     }
@@ -177,6 +179,7 @@ impl Argument for InterruptKind {
             InterruptKind::Line => 0,
             InterruptKind::Msi => 1 << 16,
             InterruptKind::MsiX(entry) => 2 << 16 | u64::from(entry),
+            InterruptKind::LegacyIde(channel) => 3 << 16 | u64::from(channel),
         }
     }
 }

@@ -146,6 +146,9 @@ pub enum InterruptKind {
     Msi,
     /// Entry of the function's MSI-X table.
     MsiX(u16),
+    /// The ISA interrupt of channel 0 or 1 of an IDE controller in compatibility mode, edge
+    /// triggered: it is never masked.
+    LegacyIde(u8),
 }
 
 #[cfg(test)]

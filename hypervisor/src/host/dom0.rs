@@ -152,6 +152,7 @@ pub(crate) fn create<B: Hosted>(
     host.control.call_once(|| domain.clone());
     host.domains.write().insert(domain.clone());
     let slot = &domain.vcpus()[usize::from(VcpuIndex(0).0)];
+    super::ports::open(host, slot).map_err(|_| Dom0Error::Refused(Status::NoMemory))?;
     slot.state.lock().pending_state = Some(alloc::boxed::Box::new(state));
     host.dom0_entry_tsc.store(clock::tsc(), Ordering::Relaxed);
     host.step_life(&domain, Event::Built);

@@ -2,6 +2,8 @@
 
 use godwit_abi::{InterruptKind, PciAddress, Port, Status};
 
+use godwit_vmm::passed_ports::legacy_ide_irq;
+
 use super::events::Source;
 use super::{Host, Hosted, SERIAL_IRQ};
 use crate::cpu::vectors::{DEVICE_FIRST, DEVICE_LAST};
@@ -87,6 +89,14 @@ impl<B: Hosted> Host<B> {
                 }
                 Some(line)
             }
+            InterruptKind::LegacyIde(channel) => {
+                let passed = self
+                    .devices
+                    .iter()
+                    .find(|passed| passed.address == device.0);
+                let irq = passed.and_then(|passed| legacy_ide_irq(passed, channel));
+                Some(ioapic::isa_line(irq.ok_or(Status::NotSupported)?))
+            }
             InterruptKind::Msi | InterruptKind::MsiX(_) => None,
         };
         let port = self.events.lock().bind(Source::Interrupt(vector))?;
@@ -94,6 +104,9 @@ impl<B: Hosted> Host<B> {
         drop(interrupts);
         let on = match kind {
             InterruptKind::Line => self.line_on(device, line.ok_or(Status::NotSupported)?, vector),
+            InterruptKind::LegacyIde(_) => {
+                line.and_then(|line| ioapic::route(line, vector, self.apic_ids[0]).then_some(()))
+            }
             InterruptKind::Msi => self.msi_on(device, vector),
             InterruptKind::MsiX(entry) => self.msix_on(device, entry, vector),
         };
@@ -166,7 +179,8 @@ impl<B: Hosted> Host<B> {
         let bound = self.interrupts.lock().of(vector);
         match bound {
             Some(bound) => {
-                if let Some(line) = bound.line {
+                // An edge does not come again by itself, and one that comes to a masked pin is lost.
+                if let Some(line) = bound.line.filter(|line| line.is_level()) {
                     ioapic::set_masked(line, true);
                 }
                 self.raise_source(Source::Interrupt(vector));
@@ -196,7 +210,7 @@ impl<B: Hosted> Host<B> {
         let bound = self.interrupts.lock().bound[usize::from(vector - DEVICE_FIRST)].take();
         let Some(bound) = bound else { return };
         match bound.kind {
-            InterruptKind::Line => {
+            InterruptKind::Line | InterruptKind::LegacyIde(_) => {
                 if let Some(line) = bound.line {
                     ioapic::set_masked(line, true);
                 }

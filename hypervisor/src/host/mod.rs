@@ -23,6 +23,7 @@ mod interrupts;
 mod mapping;
 mod memory;
 mod platform;
+mod ports;
 mod reset;
 mod restart;
 mod run;
@@ -35,6 +36,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrayvec::ArrayString;
 use godwit_abi::{HostFeatures, PciDevice};
+use godwit_vmm::passed_ports::PortRange;
 use godwit_vmm::restarts::Restarts;
 use godwit_vmm::sched::{CpuIndex, CpuSet, Scheduler, VcpuKey};
 use spin::mutex::TicketMutex;
@@ -105,6 +107,8 @@ pub(crate) struct Host<B: Hosted> {
     errand: TicketMutex<Errand<B>>,
     devices: Vec<PciDevice>,
     told: devices::Told,
+    /// Ports of ACPI's, which nobody else gets.
+    firmware_ports: Vec<PortRange>,
     /// Things refused by name since boot.
     pub(crate) refused: AtomicU64,
     pub(crate) dom0_entry_tsc: AtomicU64,
@@ -146,6 +150,7 @@ pub(crate) fn build<B: Hosted>(
         errand: TicketMutex::new(Errand::None),
         devices: pci::scan(),
         told: devices::Told::new(),
+        firmware_ports: tables.ports.to_vec(),
         refused: AtomicU64::new(0),
         dom0_entry_tsc: AtomicU64::new(0),
     };

@@ -11,6 +11,7 @@ use acpi::madt::{Madt, MadtEntry};
 use acpi::mcfg::Mcfg;
 use acpi::{AcpiHandler, AcpiTables, PhysicalMapping};
 use arrayvec::ArrayVec;
+use godwit_vmm::passed_ports::PortRange;
 
 use super::power::{Power, Register};
 use crate::boot::info::Rsdp;
@@ -25,6 +26,8 @@ const TABLE_BYTES_MAX: u64 = 8 << 20;
 /// The most IOAPICs and interrupt overrides kept.
 const IOAPICS_MAX: usize = 16;
 const OVERRIDES_MAX: usize = 32;
+/// Blocks of ports of the fixed hardware.
+const PORTS_MAX: usize = 10;
 
 /// An I/O interrupt controller.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +65,8 @@ pub(crate) struct Tables {
     pub(crate) overrides: ArrayVec<Override, OVERRIDES_MAX>,
     pub(crate) ecams: ArrayVec<Ecam, 8>,
     pub(crate) power: Power,
+    /// I/O ports of the fixed hardware.
+    pub(crate) ports: ArrayVec<PortRange, PORTS_MAX>,
     /// CMOS register of the century, 0 for none.
     pub(crate) century: u8,
 }
@@ -123,6 +128,7 @@ pub(crate) fn read(rsdp: Option<Rsdp>) -> Tables {
     match tables.find_table::<Fadt>() {
         Ok(fadt) => {
             found.century = fadt.century;
+            found.ports = fixed_ports(&fadt);
             read_fadt(&fadt, &tables, &mut found.power)
         }
         Err(error) => log::warn!("no ACPI FADT ({error:?}): no power off"),
@@ -194,6 +200,29 @@ fn add_cpu(found: &mut Tables, apic_id: u32, flags: u32) {
     if !found.cpus.contains(&apic_id) && found.cpus.try_push(apic_id).is_err() {
         log::warn!("CPU with APIC id {apic_id} is not used: {CPUS_MAX} CPUs are the most");
     }
+}
+
+/// The ports of the register blocks that the FADT names.
+fn fixed_ports(fadt: &Fadt) -> ArrayVec<PortRange, PORTS_MAX> {
+    use acpi::address::AddressSpace;
+    let blocks = [
+        fadt.pm1a_event_block().ok(),
+        fadt.pm1b_event_block().ok().flatten(),
+        fadt.pm1a_control_block().ok(),
+        fadt.pm1b_control_block().ok().flatten(),
+        fadt.pm2_control_block().ok().flatten(),
+        fadt.pm_timer_block().ok().flatten(),
+        fadt.gpe0_block().ok().flatten(),
+        fadt.gpe1_block().ok().flatten(),
+        fadt.reset_register().ok(),
+    ];
+    let in_ports = blocks
+        .into_iter()
+        .flatten()
+        .filter(|block| block.address_space == AddressSpace::SystemIo && block.address != 0)
+        .filter_map(|block| PortRange::new(block.address, u64::from(block.bit_width.max(8) / 8)));
+    let smi = PortRange::new(fadt.smi_cmd_port.into(), 1);
+    in_ports.chain(smi).take(PORTS_MAX).collect()
 }
 
 fn read_fadt(fadt: &Fadt, tables: &AcpiTables<Mapper>, power: &mut Power) {

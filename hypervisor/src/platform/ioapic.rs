@@ -89,6 +89,11 @@ impl Line {
     pub(crate) fn is_same_pin(&self, other: &Line) -> bool {
         self.gsi == other.gsi
     }
+
+    /// Whether it is level triggered.
+    pub(crate) fn is_level(&self) -> bool {
+        self.level
+    }
 }
 
 /// Where an ISA interrupt arrives: identity, edge, active high, unless the MADT says otherwise.

@@ -48,6 +48,10 @@ impl Backend for Svm {
         SvmVcpu::new(setup)
     }
 
+    fn open_ports(vcpu: &mut Self::Vcpu, map: u64) {
+        vcpu.open_ports(map);
+    }
+
     fn load(cpu: &mut Self::Cpu, vcpu: &mut Self::Vcpu) {
         vcpu.load_on(cpu);
     }

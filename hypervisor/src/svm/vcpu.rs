@@ -107,6 +107,11 @@ impl SvmVcpu {
         self.vmcb.physical()
     }
 
+    /// Uses an I/O permission map of its own (APM 2, 15.10.1).
+    pub(super) fn open_ports(&mut self, map: u64) {
+        self.vmcb_mut().iopm_base = map;
+    }
+
     pub(super) fn load_on(&mut self, cpu: &SvmCpu) {
         let here = crate::cpu::this().index;
         let shared = cpu.asids - 1;

@@ -32,6 +32,8 @@ const IA32_VMX_TRUE_ENTRY_CTLS: u32 = 0x490;
 pub(super) const INTERRUPT_WINDOW: u32 = 1 << 2;
 /// "NMI-window exiting".
 pub(super) const NMI_WINDOW: u32 = 1 << 22;
+/// "Use I/O bitmaps": instead of an exit at every port.
+pub(super) const USE_IO_BITMAPS: u32 = 1 << 25;
 /// "IA-32e mode guest".
 pub(super) const ENTRY_IA32E: u32 = 1 << 9;
 /// "Activate VMX-preemption timer".
@@ -71,8 +73,8 @@ const PIN: &[(u32, Need)] = &[
     (PIN_PREEMPTION_TIMER, Need::Wanted),
 ];
 
-/// SDM 3C table 25-6. MONITOR and MWAIT exiting are missing only where the instructions are. Ports: all exit, so there is no
-/// bitmap to keep.
+/// SDM 3C table 25-6. MONITOR and MWAIT exiting are missing only where the instructions are. Ports: all exit but
+/// dom0's, which has bitmaps where the CPU knows them.
 const PRIMARY: &[(u32, Need)] = &[
     (
         INTERRUPT_WINDOW,
@@ -144,6 +146,8 @@ pub(super) struct Capability {
     pub(super) tsc_aux: bool,
     /// "Enable PML" may be 1.
     pub(super) dirty_log: bool,
+    /// "Use I/O bitmaps" may be 1.
+    pub(super) io_bitmaps: bool,
     /// Width of host-physical addresses.
     pub(super) physical_bits: u32,
     pub(super) features: HostFeatures,
@@ -226,7 +230,8 @@ impl Capability {
             lacks!("true control capabilities (IA32_VMX_BASIC bit 55)"),
         )?;
         let pin = negotiate(rdmsr(IA32_VMX_TRUE_PINBASED_CTLS), PIN)?;
-        let primary = negotiate(rdmsr(IA32_VMX_TRUE_PROCBASED_CTLS), PRIMARY)?;
+        let primary_allowed = rdmsr(IA32_VMX_TRUE_PROCBASED_CTLS);
+        let primary = negotiate(primary_allowed, PRIMARY)?;
         let secondary_allowed = rdmsr(IA32_VMX_PROCBASED_CTLS2);
         let secondary = negotiate(secondary_allowed, SECONDARY)?;
         let exit = negotiate(rdmsr(IA32_VMX_TRUE_EXIT_CTLS), EXIT)?;
@@ -259,6 +264,7 @@ impl Capability {
             tsc_aux: has_tsc_aux(),
             dirty_log: (secondary_allowed >> 32) as u32 & SECONDARY_PML != 0
                 && ept_vpid & 1 << 21 != 0,
+            io_bitmaps: (primary_allowed >> 32) as u32 & USE_IO_BITMAPS != 0,
             physical_bits: physical_bits(),
             features: HostFeatures::empty(),
         };

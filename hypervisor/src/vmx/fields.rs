@@ -112,6 +112,8 @@ fields! {
     CR4_SHADOW = 0x6006 "CR4 read shadow",
     VPID = 0x0000 "Virtual-processor identifier",
     EPT_POINTER = 0x201a "EPT pointer",
+    IO_BITMAP_A = 0x2000 "Address of I/O bitmap A",
+    IO_BITMAP_B = 0x2002 "Address of I/O bitmap B",
     MSR_BITMAP = 0x2004 "Address of MSR bitmaps",
     TSC_OFFSET = 0x2010 "TSC offset",
     PML_ADDRESS = 0x200e "PML address",

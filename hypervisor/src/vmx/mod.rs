@@ -57,6 +57,10 @@ impl Backend for Vmx {
         Vcpu::create(setup)
     }
 
+    fn open_ports(vcpu: &mut Vcpu, map: u64) {
+        vcpu.open_ports(map);
+    }
+
     fn load(cpu: &mut Cpu, vcpu: &mut Vcpu) {
         vcpu.make_current(cpu);
     }

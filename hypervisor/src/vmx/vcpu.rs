@@ -9,7 +9,9 @@ use godwit_vmm::hardware::VcpuHardware;
 use spin::Once;
 use x86_64::registers::model_specific::Msr;
 
-use super::capability::{Capability, SECONDARY_ENCLS, SECONDARY_PAUSE_LOOP, SECONDARY_XSAVES};
+use super::capability::{
+    Capability, SECONDARY_ENCLS, SECONDARY_PAUSE_LOOP, SECONDARY_XSAVES, USE_IO_BITMAPS,
+};
 use super::cpu::{Cpu, write_host_state};
 use super::fields::Field;
 use super::instructions::{Extent, invept, invvpid, vmclear, vmptrld, vmwrite};
@@ -116,6 +118,8 @@ pub(crate) struct Vcpu {
     pub(super) ept_pointer: u64,
     pub(super) capability: &'static Capability,
     pub(super) dirty_log: Option<Page>,
+    /// I/O bitmaps A and B, one after the other. `None`: every port exits.
+    io_bitmaps: Option<u64>,
     swapped: Swapped,
     tag: u16,
     /// The CPU it was loaded on last; 0 for none, and then the VMCS is blank.
@@ -159,12 +163,26 @@ impl Vcpu {
             ept_pointer: setup.nested_root | EPT_WRITE_BACK | EPT_FOUR_LEVELS | flags,
             capability,
             dirty_log: None,
+            io_bitmaps: None,
             swapped: Swapped::default(),
             tag: setup.tag,
             last_cpu: 0,
             loaded: false,
             region,
         })
+    }
+
+    /// Lets ports through whose bit is 0 in the bitmaps (SDM 3C 25.6.4).
+    pub(super) fn open_ports(&mut self, bitmaps: u64) {
+        assert!(self.last_cpu == 0, "the VMCS is filled already");
+        if self.capability.io_bitmaps {
+            self.io_bitmaps = Some(bitmaps);
+            self.primary |= USE_IO_BITMAPS;
+        } else {
+            log::warn!(
+                "this CPU's VT-x has no I/O bitmaps: dom0 cannot reach the ports of its devices"
+            );
+        }
     }
 
     /// Makes the VMCS current and the swapped registers live.
@@ -279,8 +297,15 @@ impl Vcpu {
             (Field::TSC_OFFSET, self.tsc_offset),
             (Field::LINK_POINTER, u64::MAX),
         ];
+        let bitmaps = self.io_bitmaps.unwrap_or(0);
         // These fields exist only where their control does.
         let optional = [
+            (self.io_bitmaps.is_some(), Field::IO_BITMAP_A, bitmaps),
+            (
+                self.io_bitmaps.is_some(),
+                Field::IO_BITMAP_B,
+                bitmaps + 4096,
+            ),
             (
                 capability.timer_shift.is_some(),
                 Field::PREEMPTION_TIMER,

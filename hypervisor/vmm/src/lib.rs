@@ -20,6 +20,7 @@ pub mod hardware;
 pub mod image;
 pub mod lifecycle;
 pub mod nested;
+pub mod passed_ports;
 pub mod restarts;
 pub mod s5;
 pub mod sched;
