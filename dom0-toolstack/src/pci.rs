@@ -3,6 +3,7 @@
 use crate::executor::EventPort;
 use crate::hypercall::{HYPERCALLS, filled};
 use crate::mmio::Mmio;
+use crate::ports::Ports;
 use alloc::vec::Vec;
 use core::fmt;
 use godwit_abi::ids::InterruptKind;
@@ -14,12 +15,18 @@ const FUNCTIONS_MAX: u32 = 256;
 const CAPABILITIES_MAX: usize = 48;
 
 const COMMAND: u16 = 0x04;
+const COMMAND_PORTS: u32 = 1 << 0;
 const COMMAND_MEMORY: u32 = 1 << 1;
 const COMMAND_BUS_MASTER: u32 = 1 << 2;
 const COMMAND_NO_LINE: u32 = 1 << 10;
 const STATUS: u16 = 0x06;
 const STATUS_CAPABILITIES: u32 = 1 << 4;
 const CAPABILITIES: u16 = 0x34;
+
+/// Class and subclass of IDE controllers.
+const CLASS_IDE: u32 = 0x0101;
+/// Old command and control ports of the two channels.
+const LEGACY_IDE: [(u16, u16); 2] = [(0x1f0, 0x3f6), (0x170, 0x376)];
 
 /// A PCI function.
 #[derive(Clone, Copy)]
@@ -49,17 +56,21 @@ impl Function {
         HYPERCALLS.pci_config_read(self.address(), offset, width)
     }
 
-    /// Lets the function answer at its memory BARs and access memory by itself: not before its driver has reset it, because it
+    /// Lets the function answer at its BARs and access memory by itself: not before its driver has reset it, because it
     /// may remember the addresses of a dom0 that is no more. See [`Function::decode`].
     pub(crate) fn enable(&self) -> Result<(), Status> {
         self.decode()?;
         self.master(true)
     }
 
-    /// Lets the function answer at its memory BARs, so that its driver can reset it.
+    /// Lets the function answer at its BARs, so that its driver can reset it.
     pub(crate) fn decode(&self) -> Result<(), Status> {
         let command = self.read(COMMAND, 2)?;
-        let wanted = (command | COMMAND_MEMORY) & !COMMAND_NO_LINE;
+        // A BAR that firmware has not placed would answer at port 0.
+        let mut ports = self.info.bars.iter().filter(|bar| bar.is_port()).peekable();
+        let has_ports = ports.peek().is_some() && ports.all(|bar| bar.address != 0);
+        let ports = if has_ports { COMMAND_PORTS } else { 0 };
+        let wanted = (command | ports | COMMAND_MEMORY) & !COMMAND_NO_LINE;
         if wanted == command {
             return Ok(());
         }
@@ -82,6 +93,30 @@ impl Function {
         // SAFETY: the hypervisor passes the function and maps its BARs one to one; the drivers,
         // which alone call this, tell devices only addresses of DMA buffers they own.
         Some(unsafe { Mmio::new(bar.address as usize, bar.bytes() as usize) })
+    }
+
+    /// The ports behind a port BAR; `None` if there are none.
+    pub(crate) fn ports(&self, bar: usize) -> Option<Ports> {
+        let bar = self.info.bars.get(bar).filter(|bar| bar.is_port())?;
+        let (first, count) = (u16::try_from(bar.address).ok()?, bar.bytes() as u16);
+        if first == 0 || count == 0 {
+            return None;
+        }
+        // SAFETY: the hypervisor passes the function; what it does not pass of its ports does nothing.
+        // The drivers, which alone call this, tell devices only addresses of memory they keep.
+        Some(unsafe { Ports::new(first, count) })
+    }
+
+    /// Command and control ports of an IDE channel that answers at its old ports. `None`: this
+    /// function has no such channel.
+    pub(crate) fn legacy_ide(&self, channel: u8) -> Option<(Ports, Ports)> {
+        let native = 1 << (2 * channel);
+        if self.info.class >> 8 != CLASS_IDE || self.info.class & native != 0 {
+            return None;
+        }
+        let (command, control) = *LEGACY_IDE.get(usize::from(channel))?;
+        // SAFETY: as in `ports`: a channel in compatibility mode answers there.
+        unsafe { Some((Ports::new(command, 8), Ports::new(control, 1))) }
     }
 
     /// Offsets of the capabilities with the id `wanted`. Bounded, whatever the list says.
@@ -114,12 +149,17 @@ impl Function {
         ];
         let mut refused = Status::NotSupported;
         for (_, kind) in kinds.into_iter().filter(|(flag, _)| offers & flag != 0) {
-            match HYPERCALLS.interrupt_bind(self.address(), kind) {
-                Ok(port) => return Interrupt::new(kind, port),
+            match self.bind(kind) {
+                Ok(interrupt) => return Ok(interrupt),
                 Err(status) => refused = status,
             }
         }
         Err(refused)
+    }
+
+    /// Binds one interrupt.
+    pub(crate) fn bind(&self, kind: InterruptKind) -> Result<Interrupt, Status> {
+        Interrupt::new(kind, HYPERCALLS.interrupt_bind(self.address(), kind)?)
     }
 }
 
@@ -165,6 +205,8 @@ impl fmt::Display for KindName {
             InterruptKind::Line => "INTx",
             InterruptKind::Msi => "MSI",
             InterruptKind::MsiX(_) => "MSI-X",
+            InterruptKind::LegacyIde(0) => "IRQ14",
+            InterruptKind::LegacyIde(_) => "IRQ15",
         })
     }
 }

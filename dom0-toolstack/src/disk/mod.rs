@@ -3,6 +3,7 @@
 //! A driver is a [`Controller`], the unsafe-free shell over registers and rings around the deciding
 //! parts in `godwit_backends::drive`. Each has a task for its interrupt; one task watches them all.
 
+mod ata;
 mod virtio;
 
 use crate::memory::HostMemory;
@@ -11,6 +12,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
@@ -89,24 +91,28 @@ pub(crate) async fn start(memory: &Rc<HostMemory>, spawner: Spawner) -> Disks {
     let mut numbers = Numbers::default();
     for function in pci::functions() {
         let found = if virtio::matches(&function) {
-            virtio::open(&function, &memory, &mut numbers).await
+            let found = virtio::open(&function, &memory, &mut numbers).await;
+            found.map(|found| vec![found])
+        } else if ata::matches(&function) {
+            ata::open(&function, &memory, &mut numbers).await
         } else {
             continue;
         };
-        match found {
-            Ok(_) if controllers.len() == CONTROLLERS_MAX => {
-                log::error!(
-                    "disk controller {}: only {CONTROLLERS_MAX} are used",
-                    function.address()
-                );
+        let found = found.unwrap_or_else(|problem| {
+            log::error!("disk controller {}: {problem}", function.address());
+            Vec::new()
+        });
+        for found in found {
+            if controllers.len() == CONTROLLERS_MAX {
+                let address = function.address();
+                log::error!("disk controller {address}: only {CONTROLLERS_MAX} are used");
+                found.controller.stop();
+                continue;
             }
-            Ok(found) => {
-                controllers.push(Rc::clone(&found.controller));
-                let task = interrupt_task(found.controller, found.interrupt);
-                spawner.spawn(task.expect("the pool has as many"));
-                all.extend(found.disks);
-            }
-            Err(problem) => log::error!("disk controller {}: {problem}", function.address()),
+            controllers.push(Rc::clone(&found.controller));
+            let task = interrupt_task(found.controller, found.interrupt);
+            spawner.spawn(task.expect("the pool has as many"));
+            all.extend(found.disks);
         }
     }
     for disk in &all {
@@ -134,6 +140,7 @@ fn line(disk: &HostDisk) -> String {
 #[derive(Default)]
 struct Numbers {
     virtio: u32,
+    ata: u32,
 }
 
 /// The next number of a kind.

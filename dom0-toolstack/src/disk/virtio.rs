@@ -171,7 +171,9 @@ pub(super) async fn open(
     let vector = match interrupt.kind() {
         InterruptKind::MsiX(entry) => Some(entry),
         InterruptKind::Line => None,
-        InterruptKind::Msi => return Err("a virtio device cannot interrupt by MSI".into()),
+        InterruptKind::Msi | InterruptKind::LegacyIde(_) => {
+            return Err("a virtio device interrupts by MSI-X or its line".into());
+        }
     };
     let begun = begin(function, vector, memory).await;
     let (virtio, queue, shape, device) = begun.inspect_err(|_| cut_off(function))?;

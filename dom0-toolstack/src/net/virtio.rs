@@ -100,7 +100,9 @@ impl VirtioNet {
         let vector = match interrupt {
             InterruptKind::MsiX(entry) => Some(entry),
             InterruptKind::Line => None,
-            InterruptKind::Msi => return Err("a virtio device cannot interrupt by MSI".into()),
+            InterruptKind::Msi | InterruptKind::LegacyIde(_) => {
+                return Err("a virtio device interrupts by MSI-X or its line".into());
+            }
         };
         let device = VirtioDevice::new(function, WANTED, vector).await?;
         function

@@ -111,3 +111,17 @@ fn disks_virtio_large_blocks() -> Result<()> {
     let kind = (DiskInterface::VirtioBlk, 4096);
     one_disk("disks-virtio-4k", Emulator::Qemu, kind, "vd0", &words)
 }
+
+#[test]
+fn disks_ata() -> Result<()> {
+    let words = ["QEMU HARDDISK", "godwit-0", "IRQ14"];
+    let kind = (DiskInterface::Ide, 512);
+    one_disk("disks-ata", Emulator::Qemu, kind, "ata0", &words)
+}
+
+#[test]
+fn disks_ata_bochs() -> Result<()> {
+    let words = ["Generic 1234", "IRQ14"];
+    let kind = (DiskInterface::Ide, 512);
+    one_disk("disks-ata-bochs", Emulator::Bochs, kind, "ata0", &words)
+}

@@ -8,6 +8,8 @@
 //! that is dropped first waits, in its destructor, for the device; it stops a device that does not
 //! come to an end. So the future must not be forgotten (`mem::forget`).
 
+pub mod ata;
+pub mod ide;
 mod requests;
 #[cfg(test)]
 mod tests;
