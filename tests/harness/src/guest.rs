@@ -13,9 +13,11 @@ mod kernel;
 mod package;
 mod ramdisk;
 mod root_disk;
+mod store_disk;
 
 pub use kernel::{Flavour, GuestKernel};
 pub use ramdisk::Ramdisk;
+pub use store_disk::store_disk;
 
 use crate::paths::{self, Artefact};
 use anyhow::{Context, Result};
