@@ -27,6 +27,11 @@ pub const VENDOR_INTEL: u32 = 1;
 /// As [`VENDOR_INTEL`], for SVM.
 pub const VENDOR_AMD: u32 = 2;
 
+/// `DomainConfig::cpu_policy`: what CPUs of both vendors have, so that the domain can move.
+pub const CPU_POLICY_PORTABLE: u32 = 0;
+/// `DomainConfig::cpu_policy`: everything of this host.
+pub const CPU_POLICY_HOST: u32 = 1;
+
 /// The most modules passed to dom0.
 pub const MODULES_MAX: usize = 8;
 /// The most BARs of a PCI function.
@@ -161,8 +166,12 @@ layout! {
         pub cap_percent: u32,
         /// 0.
         pub flags: u32,
+        /// [`CPU_POLICY_PORTABLE`] or [`CPU_POLICY_HOST`].
+        pub cpu_policy: u32,
         /// 0.
-        pub reserved: [u64; 2],
+        pub reserved_word: u32,
+        /// 0.
+        pub reserved: u64,
     }
 
     /// A domain, for `xl list`.

@@ -11,6 +11,7 @@ use godwit_abi::{
     VcpuRunState, field, text,
 };
 use godwit_records::{Record, VcpuState};
+use godwit_vmm::cpuid::PolicyName;
 use godwit_vmm::lifecycle::{Event, Guest, Stage};
 use godwit_vmm::nested::PageSize;
 use godwit_vmm::sched::{
@@ -55,11 +56,14 @@ fn shape(config: &DomainConfig) -> Result<Shape, Status> {
         || !weighted
         || !(1..=VCPUS_MAX).contains(&config.vcpus)
         || config.flags != 0
-        || config.reserved != [0; 2]
+        || config.reserved_word != 0
+        || config.reserved != 0
     {
         return Err(Status::BadArgument);
     }
+    let policy = PolicyName::from_number(config.cpu_policy).ok_or(Status::BadArgument)?;
     Ok(Shape {
+        policy,
         name: String::from(name),
         uuid: config.uuid,
         pages_max: config.memory_pages_max,

@@ -15,6 +15,7 @@ use godwit_abi::{
     START_STACK_BYTES, StartInfo, Status, VcpuIndex,
 };
 use godwit_records::{Activity, Segment, VcpuState};
+use godwit_vmm::cpuid::PolicyName;
 use godwit_vmm::frames::{Frame, FrameError, Owner};
 use godwit_vmm::image::{self, Image, ImageError};
 use godwit_vmm::lifecycle::Event;
@@ -138,6 +139,7 @@ pub(crate) fn create<B: Hosted>(
         weight: WEIGHT_DEFAULT,
         cap_percent: 0,
         access: CallAccess::Control,
+        policy: PolicyName::Host,
     };
     let domain = host
         .assemble(DomainId::CONTROL, shape, DomainKind::Control)

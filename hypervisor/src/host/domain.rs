@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use godwit_abi::{Access, DomainId, ShutdownReason, Status, VcpuIndex};
 use godwit_records::VcpuState as VcpuRecord;
-use godwit_vmm::cpuid::{Leaf, Policy};
+use godwit_vmm::cpuid::{Leaf, Policy, PolicyName};
 use godwit_vmm::devices::TscRate;
 use godwit_vmm::devices::debug_console::Cursor;
 use godwit_vmm::devices::lapic::{ApicMode, Lapic};
@@ -38,6 +38,7 @@ pub(super) struct Shape {
     pub(super) weight: u32,
     pub(super) cap_percent: u32,
     pub(super) access: Access,
+    pub(super) policy: PolicyName,
 }
 
 /// A domain.
@@ -158,7 +159,12 @@ impl<B: Hosted> Domain<B> {
         Ok(Self {
             id,
             memory: DomainMemory::new(id, shape.pages_max, largest)?,
-            policy: Policy::new(shape.vcpus.into(), godwit_abi::ABI_VERSION, host_leaf),
+            policy: Policy::named(
+                shape.policy,
+                shape.vcpus.into(),
+                godwit_abi::ABI_VERSION,
+                host_leaf,
+            ),
             platform: TicketMutex::new(platform),
             life: TicketMutex::new(Life::new()),
             vcpus: Once::new(),

@@ -1,16 +1,19 @@
 //! CPUID by policy: what a guest is told, computed once when a domain is made.
 //!
-//! A guest is told of what the host's CPU has *and* the policy allows: a list of feature masks, so
+//! A guest is told of what the host's CPU has *and* the policy allows: a list of feature masks (`masks`), so
 //! that a feature nobody has thought about is hidden, not passed on. Virtualization itself, power
 //! management, performance monitoring, MPX, SGX and processor trace are hidden. Three things are
 //! always there because Godwit makes them: x2APIC, the TSC-deadline timer, the hypervisor leaves.
 
+mod masks;
 mod paravirtual;
 
 use alloc::vec::Vec;
 
 use godwit_records::{Invalid, XSAVE_AREA_BYTES_MAX, XsaveState};
 
+use masks::Masks;
+pub use masks::PolicyName;
 pub use paravirtual::{HYPERVISOR_FIRST, HYPERVISOR_LAST, KVM_FIRST, KVM_SIGNATURE, SIGNATURE};
 
 /// The four output registers.
@@ -32,92 +35,6 @@ pub const BASIC_MAX: u32 = 0x16;
 pub const EXTENDED_MAX: u32 = 0x8000_0008;
 /// Subleaves kept of a leaf that has them.
 const SUBLEAVES_MAX: u32 = 64;
-/// Extended state a guest may use: x87, SSE, AVX, AVX-512 (three), PKRU. Not MPX, PT, CET, AMX.
-pub const XCR0_ALLOWED: u64 = 0b10_1110_0111;
-
-mod bits {
-    //! Feature masks: what may be passed on where the host has it.
-
-    /// Leaf 1 ECX: SSE3, PCLMUL, SSSE3, FMA, CX16, PCID, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, XSAVE,
-    /// AVX, F16C, RDRAND. Not MONITOR, DS, VMX, SMX, EST, TM2, PDCM, xTPR, DCA.
-    pub(super) const LEAF1_ECX: u32 = 1
-        | 1 << 1
-        | 1 << 9
-        | 1 << 12
-        | 1 << 13
-        | 1 << 17
-        | 1 << 19
-        | 1 << 20
-        | 1 << 22
-        | 1 << 23
-        | 1 << 25
-        | 1 << 26
-        | 1 << 28
-        | 1 << 29
-        | 1 << 30;
-    /// Leaf 1 ECX: x2APIC, TSC deadline, hypervisor present.
-    pub(super) const LEAF1_ECX_ALWAYS: u32 = 1 << 21 | 1 << 24 | 1 << 31;
-    /// OSXSAVE mirrors CR4.
-    pub(super) const LEAF1_ECX_OSXSAVE: u32 = 1 << 27;
-    /// Leaf 1 EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT,
-    /// PSE36, CLFSH, MMX, FXSR, SSE, SSE2, SS. Not PSN, DS, ACPI thermal, HTT, TM, PBE.
-    pub(super) const LEAF1_EDX: u32 = 0x0f8b_fbff;
-    /// Leaf 7 EBX: FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, INVPCID, RDSEED, ADX, SMAP, CLFLUSHOPT,
-    /// CLWB, SHA, AVX-512 F/DQ/IFMA/CD/BW/VL.
-    pub(super) const LEAF7_EBX: u32 = 1
-        | 1 << 3
-        | 1 << 5
-        | 1 << 7
-        | 1 << 8
-        | 1 << 9
-        | 1 << 10
-        | 1 << 16
-        | 1 << 17
-        | 1 << 18
-        | 1 << 19
-        | 1 << 20
-        | 1 << 21
-        | 1 << 23
-        | 1 << 24
-        | 1 << 28
-        | 1 << 29
-        | 1 << 30
-        | 1 << 31;
-    /// Leaf 7 EBX: ERMS.
-    pub(super) const ERMS: u32 = 1 << 9;
-    /// Leaf 7 ECX: AVX512_VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID.
-    pub(super) const LEAF7_ECX: u32 = 1 << 1
-        | 1 << 2
-        | 1 << 3
-        | 1 << 6
-        | 1 << 8
-        | 1 << 9
-        | 1 << 10
-        | 1 << 11
-        | 1 << 12
-        | 1 << 14
-        | 1 << 22;
-    /// OSPKE mirrors CR4.
-    pub(super) const LEAF7_ECX_OSPKE: u32 = 1 << 4;
-    /// Leaf 7 EDX: FSRM, MD_CLEAR.
-    pub(super) const LEAF7_EDX: u32 = 1 << 4 | 1 << 10;
-    /// Leaf 8000_0001 ECX: LAHF, ABM, SSE4A, misaligned SSE, prefetchw, and the long-mode CR8 alias.
-    pub(super) const EXT1_ECX: u32 = 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8;
-    /// Leaf 8000_0001 EDX: the copies of leaf 1 that AMD keeps, SYSCALL, NX, MMXEXT, 1 GiB
-    /// pages, RDTSCP, long mode.
-    pub(super) const EXT1_EDX: u32 =
-        0x0183_f3ff | 1 << 11 | 1 << 20 | 1 << 22 | 1 << 26 | 1 << 27 | 1 << 29;
-    /// Leaf 8000_0001 EDX: RDTSCP.
-    pub(super) const RDTSCP: u32 = 1 << 27;
-    /// Leaf 0Dh subleaf 1: XSAVEOPT, XSAVEC, XGETBV(1). Not XSAVES (it would need IA32_XSS).
-    pub(super) const XSAVE_EAX: u32 = 1 | 1 << 1 | 1 << 2;
-    /// Leaf 8000_0007 EDX: invariant TSC.
-    pub(super) const INVARIANT_TSC: u32 = 1 << 8;
-    /// CR4.OSXSAVE.
-    pub(super) const CR4_OSXSAVE: u64 = 1 << 18;
-    /// CR4.PKE.
-    pub(super) const CR4_PKE: u64 = 1 << 22;
-}
 
 /// An entry of a leaf with subleaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +52,7 @@ pub struct Policy {
     subs: Vec<Sub>,
     abi_version: u32,
     xcr0_allowed: u64,
+    name: PolicyName,
 }
 
 /// What a leaf depends on besides the policy.
@@ -149,8 +67,24 @@ pub struct Viewer {
 }
 
 impl Policy {
-    /// From the host's own answers (`host(leaf, subleaf)`) and the interface version to announce.
+    /// Everything of the host that its guests can use: [`Policy::named`] with [`PolicyName::Host`].
     pub fn new(vcpus: u32, abi_version: u32, host: impl Fn(u32, u32) -> Leaf) -> Self {
+        Policy::named(PolicyName::Host, vcpus, abi_version, host)
+    }
+
+    /// From the host's own answers (`host(leaf, subleaf)`) and the interface version to announce.
+    pub fn named(
+        name: PolicyName,
+        vcpus: u32,
+        abi_version: u32,
+        host: impl Fn(u32, u32) -> Leaf,
+    ) -> Self {
+        let mut masks = *name.masks();
+        if paravirtual::is_tcg(host(1, 0), host(HYPERVISOR_FIRST, 0)) {
+            // QEMU's emulator (7.2) checks the stack reads of IRET at CPL 3 with supervisor rights, so that SMAP
+            // gives a page fault that no CPU would: guests die of it.
+            masks.leaf7_ebx &= !masks::SMAP;
+        }
         let basic_max = host(0, 0).eax.min(BASIC_MAX);
         let extended_max = host(0x8000_0000, 0).eax.clamp(0x8000_0000, EXTENDED_MAX);
         let host_xcr0 = {
@@ -158,25 +92,22 @@ impl Policy {
             u64::from(leaf.edx) << 32 | u64::from(leaf.eax)
         };
         let has_xsave = host(1, 0).ecx & 1 << 26 != 0 && basic_max >= 0xd;
-        let xcr0_allowed = if has_xsave {
-            host_xcr0 & XCR0_ALLOWED
-        } else {
-            0
-        };
+        let xcr0_allowed = if has_xsave { host_xcr0 & masks.xcr0 } else { 0 };
         let mut policy = Policy {
             basic: (0..=basic_max)
-                .map(|leaf| basic(leaf, vcpus, basic_max, &host))
+                .map(|leaf| basic(leaf, vcpus, basic_max, &masks, &host))
                 .collect(),
             extended: (0x8000_0000..=extended_max)
-                .map(|leaf| extended(leaf, extended_max, &host))
+                .map(|leaf| extended(leaf, extended_max, &masks, &host))
                 .collect(),
             subs: Vec::new(),
             abi_version,
             xcr0_allowed,
+            name,
         };
         policy.add_caches(basic_max, &host);
         policy.add_topology(basic_max, vcpus);
-        policy.add_extended_state(&host);
+        policy.add_extended_state(&masks, &host);
         assert!(
             policy.xsave_bytes(policy.xsave_components()) as usize <= XSAVE_AREA_BYTES_MAX,
             "an XSAVE area beyond a page"
@@ -188,7 +119,12 @@ impl Policy {
     pub fn has_tsc_aux(&self) -> bool {
         self.extended
             .get(1)
-            .is_some_and(|leaf| leaf.edx & bits::RDTSCP != 0)
+            .is_some_and(|leaf| leaf.edx & masks::RDTSCP != 0)
+    }
+
+    /// Which features it was made for.
+    pub fn name(&self) -> PolicyName {
+        self.name
     }
 
     /// Whether string instructions are fast here (leaf 7 EBX: ERMS). Where not, guests had better
@@ -196,7 +132,7 @@ impl Policy {
     pub fn has_fast_strings(&self) -> bool {
         self.basic
             .get(7)
-            .is_some_and(|leaf| leaf.ebx & bits::ERMS != 0)
+            .is_some_and(|leaf| leaf.ebx & masks::ERMS != 0)
     }
 
     /// Bits a guest may set in XCR0; 0 when it has no XSAVE.
@@ -243,8 +179,8 @@ impl Policy {
                 None => Leaf::default(),
                 Some(value) => match leaf {
                     1 => {
-                        let osxsave = if viewer.cr4 & bits::CR4_OSXSAVE != 0 {
-                            bits::LEAF1_ECX_OSXSAVE
+                        let osxsave = if viewer.cr4 & masks::CR4_OSXSAVE != 0 {
+                            masks::LEAF1_ECX_OSXSAVE
                         } else {
                             0
                         };
@@ -275,17 +211,15 @@ impl Policy {
             self.sub(leaf, subleaf)
         };
         match (leaf, subleaf) {
-            (7, 0) if viewer.cr4 & bits::CR4_PKE != 0 => {
-                value.ecx |= value.ecx << 1 & bits::LEAF7_ECX_OSPKE
+            (7, 0) if viewer.cr4 & masks::CR4_PKE != 0 => {
+                value.ecx |= value.ecx << 1 & masks::LEAF7_ECX_OSPKE
             }
             (0xb, _) => {
                 value.ecx |= subleaf & 0xff;
                 value.edx = viewer.apic_id;
             }
             (0xd, 0) if value.eax != 0 => value.ebx = self.xsave_bytes(viewer.xcr0),
-            (0xd, 1) if value.eax & bits::XSAVE_EAX != 0 => {
-                value.ebx = self.xsave_bytes(viewer.xcr0)
-            }
+            (0xd, 1) if value.eax != 0 => value.ebx = self.xsave_bytes(viewer.xcr0),
             _ => {}
         }
         value
@@ -359,7 +293,7 @@ impl Policy {
         });
     }
 
-    fn add_extended_state(&mut self, host: &impl Fn(u32, u32) -> Leaf) {
+    fn add_extended_state(&mut self, masks: &Masks, host: &impl Fn(u32, u32) -> Leaf) {
         if self.xcr0_allowed == 0 {
             return;
         }
@@ -368,7 +302,7 @@ impl Policy {
             leaf: 0xd,
             subleaf: 1,
             value: Leaf {
-                eax: one.eax & bits::XSAVE_EAX,
+                eax: one.eax & masks.xsave_eax,
                 ..Leaf::default()
             },
         });
@@ -393,7 +327,13 @@ impl Policy {
     }
 }
 
-fn basic(leaf: u32, vcpus: u32, basic_max: u32, host: &impl Fn(u32, u32) -> Leaf) -> Leaf {
+fn basic(
+    leaf: u32,
+    vcpus: u32,
+    basic_max: u32,
+    masks: &Masks,
+    host: &impl Fn(u32, u32) -> Leaf,
+) -> Leaf {
     let value = host(leaf, 0);
     match leaf {
         0 => Leaf {
@@ -404,8 +344,8 @@ fn basic(leaf: u32, vcpus: u32, basic_max: u32, host: &impl Fn(u32, u32) -> Leaf
             eax: value.eax,
             // CLFLUSH line size stays; APIC id is the viewer's.
             ebx: value.ebx & 0xff00 | (vcpus & 0xff) << 16,
-            ecx: value.ecx & bits::LEAF1_ECX | bits::LEAF1_ECX_ALWAYS,
-            edx: value.edx & bits::LEAF1_EDX,
+            ecx: value.ecx & masks.leaf1_ecx | masks::LEAF1_ECX_ALWAYS,
+            edx: value.edx & masks::LEAF1_EDX,
         },
         2 => value,
         // ARAT: the APIC timer never stops in a guest.
@@ -415,9 +355,9 @@ fn basic(leaf: u32, vcpus: u32, basic_max: u32, host: &impl Fn(u32, u32) -> Leaf
         },
         7 => Leaf {
             eax: 0,
-            ebx: value.ebx & bits::LEAF7_EBX,
-            ecx: value.ecx & bits::LEAF7_ECX,
-            edx: value.edx & bits::LEAF7_EDX,
+            ebx: value.ebx & masks.leaf7_ebx,
+            ecx: value.ecx & masks.leaf7_ecx,
+            edx: value.edx & masks.leaf7_edx,
         },
         // 4, 0Bh and 0Dh are filled in by their own functions; the rest is hidden: PSN, MONITOR, PMU,
         // PT, SGX, and the TSC and bus frequencies, which an emulated host states wrongly.
@@ -425,7 +365,7 @@ fn basic(leaf: u32, vcpus: u32, basic_max: u32, host: &impl Fn(u32, u32) -> Leaf
     }
 }
 
-fn extended(leaf: u32, extended_max: u32, host: &impl Fn(u32, u32) -> Leaf) -> Leaf {
+fn extended(leaf: u32, extended_max: u32, masks: &Masks, host: &impl Fn(u32, u32) -> Leaf) -> Leaf {
     let value = host(leaf, 0);
     match leaf {
         0x8000_0000 => Leaf {
@@ -433,13 +373,13 @@ fn extended(leaf: u32, extended_max: u32, host: &impl Fn(u32, u32) -> Leaf) -> L
             ..value
         },
         0x8000_0001 => Leaf {
-            ecx: value.ecx & bits::EXT1_ECX,
-            edx: value.edx & bits::EXT1_EDX,
+            ecx: value.ecx & masks.extended1_ecx,
+            edx: value.edx & masks.extended1_edx,
             ..value
         },
         0x8000_0002..=0x8000_0006 => value,
         0x8000_0007 => Leaf {
-            edx: value.edx & bits::INVARIANT_TSC,
+            edx: value.edx & masks.extended7_edx,
             ..Leaf::default()
         },
         // Address sizes: 4-level paging only.

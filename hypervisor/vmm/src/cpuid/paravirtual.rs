@@ -23,6 +23,12 @@ const CLOCKSOURCE2: u32 = 1 << 3;
 /// kvmclock says itself when it needs no ordering between vCPUs.
 const CLOCKSOURCE_STABLE: u32 = 1 << 24;
 
+/// Whether the host is QEMU's emulator, by leaf 1 and the first hypervisor leaf.
+pub(super) fn is_tcg(one: Leaf, first: Leaf) -> bool {
+    const HYPERVISOR: u32 = 1 << 31;
+    one.ecx & HYPERVISOR != 0 && [first.ebx, first.ecx, first.edx] == words(b"TCGTCGTCGTCG")
+}
+
 fn words(text: &[u8; 12]) -> [u32; 3] {
     [0, 4, 8].map(|at| u32::from_le_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]]))
 }

@@ -94,3 +94,66 @@ fn hypervisor_leaves_spell_the_name() {
         7
     );
 }
+
+#[test]
+fn the_portable_policy_promises_nothing_that_the_other_vendor_lacks() {
+    let portable = Policy::named(PolicyName::Portable, 2, 1, everything);
+    let host = Policy::named(PolicyName::Host, 2, 1, everything);
+    assert_eq!(
+        (portable.name(), host.name()),
+        (PolicyName::Portable, PolicyName::Host)
+    );
+    // Every feature of it is one of the host's policy.
+    for leaf in [1, 7, 0xd, 0x8000_0001, 0x8000_0007] {
+        for subleaf in 0..2 {
+            let (less, more) = (
+                portable.answer(leaf, subleaf, &VIEWER),
+                host.answer(leaf, subleaf, &VIEWER),
+            );
+            assert_eq!(less.ecx & !more.ecx & !0xfff, 0, "{leaf:#x}.{subleaf}");
+            assert_eq!(less.edx & !more.edx, 0, "{leaf:#x}.{subleaf}");
+            assert_eq!(less.eax & !more.eax, 0, "{leaf:#x}.{subleaf}");
+        }
+    }
+    assert_eq!(portable.xcr0_allowed(), 0b111);
+    assert_eq!(
+        portable.answer(0x8000_0007, 0, &VIEWER).edx,
+        0,
+        "invariant TSC"
+    );
+    assert_eq!(host.answer(0x8000_0007, 0, &VIEWER).edx, 1 << 8);
+    assert_eq!(portable.answer(7, 0, &VIEWER).ebx & 1 << 16, 0, "AVX-512");
+    assert_ne!(portable.answer(7, 0, &VIEWER).ebx & 1 << 5, 0, "AVX2");
+}
+
+#[test]
+fn smap_is_hidden_where_the_emulator_gets_it_wrong() {
+    let smap = |policy: &Policy| policy.answer(7, 0, &VIEWER).ebx & 1 << 20 != 0;
+    assert!(smap(&Policy::new(1, 1, everything)));
+    let tcg = |leaf: u32, subleaf: u32| match leaf {
+        0x4000_0000 => Leaf {
+            eax: 0x4000_0001,
+            ebx: 0x5447_4354,
+            ecx: 0x4354_4743,
+            edx: 0x4743_5447,
+        },
+        _ => everything(leaf, subleaf),
+    };
+    assert!(!smap(&Policy::new(1, 1, tcg)));
+    assert!(!smap(&Policy::named(PolicyName::Portable, 1, 1, tcg)));
+}
+
+#[test]
+fn extended_state_fits_where_its_components_are() {
+    use godwit_records::Bytes;
+    let policy = Policy::named(PolicyName::Portable, 1, 1, everything);
+    let state = |xcr0: u64, bytes: usize| XsaveState {
+        xcr0,
+        area: Bytes::copy_of(&alloc::vec![0; bytes]).expect("fits"),
+    };
+    assert_eq!(policy.xsave_fits(&state(7, 832)), Ok(()));
+    assert_eq!(policy.xsave_fits(&state(3, 576)), Ok(()));
+    assert_eq!(policy.xsave_fits(&state(7, 0)), Ok(()), "the initial state");
+    assert!(policy.xsave_fits(&state(0xe7, 832)).is_err(), "AVX-512");
+    assert!(policy.xsave_fits(&state(7, 1024)).is_err(), "AVX elsewhere");
+}
