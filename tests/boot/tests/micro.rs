@@ -21,6 +21,7 @@ const JUDGES: &[&str] = &[
     "msr",
     "port",
     "string-port",
+    "device",
     "fault",
     "exceptions",
     "paging",

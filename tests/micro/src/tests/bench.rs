@@ -8,7 +8,7 @@ use crate::console::DEBUG_PORT;
 use crate::cpu::{self, Host, cpuid};
 use crate::report::Verdict;
 use crate::start_info::StartInfo;
-use crate::tests::{hypercall, port};
+use crate::tests::{device, hypercall, port};
 use crate::{check, say};
 
 /// Iterations unless `iters=` says otherwise.
@@ -18,6 +18,8 @@ const PAGE_BYTES: u64 = 4096;
 const TIMER_VECTOR: u8 = 0x50;
 /// How far ahead a wake is set.
 const WAKE_TSC: u64 = 200_000;
+/// Most accesses to a device in dom0 a run measures.
+const DEVICE_ACCESSES_MAX: u64 = 500;
 /// Most wakes a run measures: each takes at least [`WAKE_TSC`].
 const WAKES_MAX: u64 = 200;
 
@@ -63,6 +65,12 @@ pub(crate) fn run(info: &StartInfo, arguments: &Arguments) -> Verdict {
     measure("pm-timer", iters, || {
         cpu::in32(port::PM_TIMER);
     });
+    match device::enable() {
+        Some(port) => measure("port-device", iters.min(DEVICE_ACCESSES_MAX), || {
+            cpu::in8(port);
+        }),
+        None => say!("skip: port-device, no device in dom0"),
+    }
     let base = cpu::read_msr(apic::MSR_APIC_BASE);
     measure("rdmsr-apic-base", iters, || {
         cpu::read_msr(apic::MSR_APIC_BASE);

@@ -6,6 +6,7 @@ use crate::start_info::StartInfo;
 
 mod bench;
 mod cpuid;
+mod device;
 mod exceptions;
 mod fpu;
 mod hello;
@@ -44,6 +45,10 @@ pub(crate) static TESTS: &[Test] = &[
     Test {
         name: "port",
         run: port::run,
+    },
+    Test {
+        name: "device",
+        run: device::run,
     },
     Test {
         name: "string-port",
