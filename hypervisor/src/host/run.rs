@@ -157,34 +157,9 @@ impl<B: Hosted> Host<B> {
     ) -> Next {
         let this = cpu::this();
         let mut world = self.world_of(slot);
-        if !slot.inbox.is_empty()
-            && let Some(next) = state
-                .core
-                .attend(&mut state.hardware, &mut world, &slot.inbox)
-        {
-            return next;
-        }
-        if self.fault_control.load(Ordering::Relaxed)
-            && slot.domain.is_control()
-            && self.fault_control.swap(false, Ordering::AcqRel)
-        {
-            return Next::End(Ending {
-                reason: godwit_abi::ShutdownReason::Fault,
-                detail: 0,
-            });
-        }
-        if state.halted {
-            // Woken, but perhaps for nothing: HLT ends only with an interrupt.
-            if !state.core.has_work(&mut world) {
-                return Next::Wait;
-            }
-            state.halted = false;
-        }
-        // dom0 has answered: the instruction ends before the guest takes anything else. Or this is dom0, and what it
-        // waits for in a hypercall may have come.
-        let mut ended = match state.core.awaits_answer() {
-            true => Some(state.core.resume_access(&mut state.hardware, &mut world)),
-            false => state.core.retry_call(&mut state.hardware, &mut world),
+        let mut ended = match self.before_first_entry(slot, state, &mut world) {
+            Ok(ended) => ended,
+            Err(next) => return next,
         };
         loop {
             let next = match ended.take() {
@@ -223,6 +198,42 @@ impl<B: Hosted> Host<B> {
                 Next::Yield | Next::End(_) => return next,
             }
         }
+    }
+
+    /// What comes before an entry. `Err`: it is not entered now. `Ok(Some(..))`: what has become of the instruction at which it
+    /// has waited: dom0 has answered it, and it ends before the guest takes anything else; or this is dom0, and what it
+    /// waits for in a hypercall may have come.
+    fn before_first_entry(
+        &'static self,
+        slot: &Runnable<B>,
+        state: &mut VcpuState<B>,
+        world: &mut Surroundings<'_, B>,
+    ) -> Result<Option<Next>, Next> {
+        if !slot.inbox.is_empty()
+            && let Some(next) = state.core.attend(&mut state.hardware, world, &slot.inbox)
+        {
+            return Err(next);
+        }
+        if self.fault_control.load(Ordering::Relaxed)
+            && slot.domain.is_control()
+            && self.fault_control.swap(false, Ordering::AcqRel)
+        {
+            return Err(Next::End(Ending {
+                reason: godwit_abi::ShutdownReason::Fault,
+                detail: 0,
+            }));
+        }
+        if state.halted {
+            // Woken, but perhaps for nothing: HLT ends only with an interrupt.
+            if !state.core.has_work(world) {
+                return Err(Next::Wait);
+            }
+            state.halted = false;
+        }
+        Ok(match state.core.awaits_answer() {
+            true => Some(state.core.resume_access(&mut state.hardware, world)),
+            false => state.core.retry_call(&mut state.hardware, world),
+        })
     }
 
     /// Carries out what came of the last exit, before the scheduler is asked.
