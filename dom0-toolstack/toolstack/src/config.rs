@@ -112,11 +112,10 @@ impl fmt::Display for Image {
     }
 }
 
-/// Which CPU a guest sees.
+/// Which CPU a guest sees. A baseline that every host has, `portable`, is refused by name until the
+/// hypervisor can be told of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CpuPolicy {
-    /// A baseline that every host has, so that the domain can move to any of them.
-    Portable,
     /// What this host has.
     Host,
 }

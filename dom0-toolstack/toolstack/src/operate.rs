@@ -21,7 +21,7 @@ mod restore;
 mod save;
 mod scan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod update;
 mod volume_stream;
 mod volumes;

@@ -61,7 +61,9 @@ pub trait DeviceHost {
     async fn check(&self, device: &Device) -> Result<(), String>;
 
     /// Gives a domain a device and returns its PCI device number: `slot` if one is given. `state` is
-    /// what [`DeviceHost::save`] gave. Failing leaves nothing behind.
+    /// what [`DeviceHost::save`] gave; a device with a state serves nothing and interrupts nobody until
+    /// [`DeviceHost::resume`], because the platform's state is set only afterwards. Failing leaves
+    /// nothing behind.
     async fn attach(
         &self,
         domain: DomainId,
@@ -84,7 +86,7 @@ pub trait DeviceHost {
     /// Waits for the requests under way of a domain that is paused, and begins no more.
     async fn quiesce(&self, domain: DomainId) -> Result<(), String>;
 
-    /// Takes [`DeviceHost::quiesce`] back.
+    /// Takes [`DeviceHost::quiesce`] back: all queues are looked at again.
     fn resume(&self, domain: DomainId);
 
     /// The record of a quiesced device.

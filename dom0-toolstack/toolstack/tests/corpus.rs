@@ -1,4 +1,4 @@
-//! Replays the fuzzing corpus of configurations and command lines.
+//! Replays the fuzzing corpus of configurations, command lines and saved domains.
 
 #[path = "../../../tests/fuzz/bodies/command_line.rs"]
 mod command_line;
@@ -6,6 +6,8 @@ mod command_line;
 mod config;
 #[path = "../../../tests/fuzz/bodies/replay.rs"]
 mod replay;
+#[path = "../../../tests/fuzz/bodies/saved_stream.rs"]
+mod saved_stream;
 
 use std::cell::Cell;
 
@@ -29,4 +31,9 @@ fn configurations() {
 #[test]
 fn command_lines() {
     replay_both_kinds("command_line", command_line::judge);
+}
+
+#[test]
+fn saved_domains() {
+    replay_both_kinds("saved_stream", saved_stream::judge);
 }

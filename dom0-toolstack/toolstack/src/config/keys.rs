@@ -299,20 +299,8 @@ impl Keys<'_> {
     }
 
     fn cpu_policy(&mut self) -> CpuPolicy {
-        let default = CpuPolicy::Portable;
-        let Some((text, place)) = self.text("cpu_policy", 32) else {
-            return default;
-        };
-        match text.as_str() {
-            "portable" => CpuPolicy::Portable,
-            "host" => CpuPolicy::Host,
-            other => {
-                let what =
-                    format!("'cpu_policy' cannot be '{other}'; use \"portable\" or \"host\"");
-                self.complain(place, what);
-                default
-            }
-        }
+        self.check_word("cpu_policy", &["host"], &["portable"]);
+        CpuPolicy::Host
     }
 
     /// As `xl` does it: `cmdline` as it stands, or `root=` and `extra` put together.

@@ -37,7 +37,6 @@ impl Config {
             say("cpus", list(&sets));
         }
         let policy = match self.cpu_policy {
-            CpuPolicy::Portable => "portable",
             CpuPolicy::Host => "host",
         };
         say("cpu_policy", quoted(policy));

@@ -145,6 +145,10 @@ fn each_refusal_names_its_reason() {
         ),
         ("serial=none", "not implemented: serial=\"none\""),
         ("cpu_policy=best", "'cpu_policy' cannot be 'best'"),
+        (
+            "cpu_policy=portable",
+            "not implemented: cpu_policy=\"portable\"",
+        ),
         ("cpus=9-8", "'9-8' is no CPU"),
         ("cpus=['0','1']", "2 entries for 1 vCPUs"),
         ("balloon=2", "from 0 to 1"),

@@ -3,6 +3,7 @@
 mod failing;
 mod living;
 mod saving;
+mod updating;
 
 use super::*;
 use crate::host::Hypervisor;

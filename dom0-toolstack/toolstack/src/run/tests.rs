@@ -1,5 +1,7 @@
 //! Lines typed, on the fake.
 
+mod commands;
+
 use super::*;
 use crate::command::parse_line;
 use crate::modules::BootModule;
