@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use embassy_time::{Duration, Instant, Timer};
@@ -134,10 +135,10 @@ async fn open_channel(
         disks: [None, None],
         has_data: Cell::new(false),
     };
-    channel.stop();
     if !channel.is_anybody_there() {
         return Ok(None);
     }
+    channel.stop();
     channel.reset().await?;
     for unit in 0..2 {
         channel.disks[usize::from(unit)] = channel.identify(unit).await;
@@ -163,7 +164,7 @@ async fn open_channel(
         });
     }
     Ok(Some(Found {
-        controller: channel,
+        controllers: vec![channel],
         interrupt,
         disks,
     }))
@@ -175,14 +176,15 @@ impl Channel {
         self.control.read(0)
     }
 
-    /// A bus without disks floats, or is pulled to 0.
+    /// A bus without disks floats, or is pulled to 0. To be asked before a reset, as a disk that is
+    /// busy with one cannot be selected. Leaves the first disk selected, which speaks for both then.
     fn is_anybody_there(&self) -> bool {
-        let mut units = [0, SECOND].into_iter();
-        units.any(|unit| {
+        let found = [SECOND, 0].map(|unit| {
             self.command.write(DEVICE, DEVICE_BASE | unit);
             self.settle();
             !matches!(self.status(), 0 | 0x7f | 0xff)
-        })
+        });
+        found.contains(&true)
     }
 
     /// 400 ns, which the status takes to be right after a write: four reads take longer.

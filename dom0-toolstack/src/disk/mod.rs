@@ -3,7 +3,9 @@
 //! A driver is a [`Controller`], the unsafe-free shell over registers and rings around the deciding
 //! parts in `godwit_backends::drive`. Each has a task for its interrupt; one task watches them all.
 
+mod ahci;
 mod ata;
+mod nvme;
 mod virtio;
 
 use crate::memory::HostMemory;
@@ -77,7 +79,8 @@ impl Disks {
 
 /// What a driver has found behind one function.
 struct Found {
-    controller: Rc<dyn Controller>,
+    /// One for each thing that is reset by itself; they share the interrupt.
+    controllers: Vec<Rc<dyn Controller>>,
     interrupt: Interrupt,
     disks: Vec<HostDisk>,
 }
@@ -88,10 +91,17 @@ pub(crate) async fn start(memory: &Rc<HostMemory>, spawner: Spawner) -> Disks {
     let memory: Rc<dyn Memory> = Rc::clone(memory) as Rc<dyn Memory>;
     let mut all = Vec::new();
     let mut controllers = Vec::new();
+    let mut interrupts = 0;
     let mut numbers = Numbers::default();
     for function in pci::functions() {
         let found = if virtio::matches(&function) {
             let found = virtio::open(&function, &memory, &mut numbers).await;
+            found.map(|found| vec![found])
+        } else if nvme::matches(&function) {
+            let found = nvme::open(&function, &memory, &mut numbers).await;
+            found.map(|found| vec![found])
+        } else if ahci::matches(&function) {
+            let found = ahci::open(&function, &memory, &mut numbers).await;
             found.map(|found| vec![found])
         } else if ata::matches(&function) {
             ata::open(&function, &memory, &mut numbers).await
@@ -103,14 +113,15 @@ pub(crate) async fn start(memory: &Rc<HostMemory>, spawner: Spawner) -> Disks {
             Vec::new()
         });
         for found in found {
-            if controllers.len() == CONTROLLERS_MAX {
+            if interrupts == CONTROLLERS_MAX {
                 let address = function.address();
                 log::error!("disk controller {address}: only {CONTROLLERS_MAX} are used");
-                found.controller.stop();
+                found.controllers.iter().for_each(|one| one.stop());
                 continue;
             }
-            controllers.push(Rc::clone(&found.controller));
-            let task = interrupt_task(found.controller, found.interrupt);
+            interrupts += 1;
+            controllers.extend(found.controllers.iter().cloned());
+            let task = interrupt_task(found.controllers, found.interrupt);
             spawner.spawn(task.expect("the pool has as many"));
             all.extend(found.disks);
         }
@@ -140,6 +151,8 @@ fn line(disk: &HostDisk) -> String {
 #[derive(Default)]
 struct Numbers {
     virtio: u32,
+    nvme: u32,
+    sata: u32,
     ata: u32,
 }
 
@@ -151,10 +164,10 @@ fn next(number: &mut u32) -> u32 {
 }
 
 #[embassy_executor::task(pool_size = CONTROLLERS_MAX)]
-async fn interrupt_task(controller: Rc<dyn Controller>, interrupt: Interrupt) -> ! {
+async fn interrupt_task(controllers: Vec<Rc<dyn Controller>>, interrupt: Interrupt) -> ! {
     loop {
         interrupt.wait().await;
-        controller.interrupt();
+        controllers.iter().for_each(|one| one.interrupt());
         interrupt.served();
     }
 }

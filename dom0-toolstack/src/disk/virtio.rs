@@ -203,7 +203,7 @@ pub(super) async fn open(
         disk: Rc::new(drive),
     };
     Ok(Found {
-        controller: engine,
+        controllers: vec![engine],
         interrupt,
         disks: vec![disk],
     })

@@ -93,8 +93,33 @@ fn one_disk(
     ensure_all(&beyond, &["beyond the end"])?;
     let nobody = host.command("xl disk-read nobody 0")?;
     ensure_all(&nobody, &["no disk 'nobody'"])?;
+    writes(&mut host, name, &medium, block_bytes)?;
     let log = host.command("xl dmesg")?;
     ensure!(!log.contains("polling"), "interrupts are missing:\n{log}");
+    Ok(())
+}
+
+/// Makes a store of the disk: its partition table is in the image then, and reads back as it is there.
+fn writes(host: &mut Host, disk: &str, medium: &Medium, block_bytes: usize) -> Result<()> {
+    let made = host.command(&format!("xl store-create {disk} probe"))?;
+    let bytes = std::fs::read(&medium.file)?;
+    ensure!(
+        bytes[block_bytes..].starts_with(b"EFI PART"),
+        "no partition table after {made:?}"
+    );
+    let backup = bytes.len() - block_bytes;
+    ensure!(
+        bytes[backup..].starts_with(b"EFI PART"),
+        "no second partition table after {made:?}"
+    );
+    let written = Medium {
+        file: medium.file.clone(),
+        bytes,
+    };
+    let last = written.bytes.len() / block_bytes - 40;
+    for range in [(0, 40), (last, 40)] {
+        reads(host, disk, &written, block_bytes, range)?;
+    }
     Ok(())
 }
 
@@ -124,4 +149,25 @@ fn disks_ata_bochs() -> Result<()> {
     let words = ["Generic 1234", "IRQ14"];
     let kind = (DiskInterface::Ide, 512);
     one_disk("disks-ata-bochs", Emulator::Bochs, kind, "ata0", &words)
+}
+
+#[test]
+fn disks_nvme() -> Result<()> {
+    let words = ["QEMU NVMe Ctrl", "godwit-0", "MSI-X", " 512 "];
+    let kind = (DiskInterface::Nvme, 512);
+    one_disk("disks-nvme", Emulator::Qemu, kind, "nvme0n1", &words)
+}
+
+#[test]
+fn disks_nvme_large_blocks() -> Result<()> {
+    let words = ["QEMU NVMe Ctrl", " 4096 "];
+    let kind = (DiskInterface::Nvme, 4096);
+    one_disk("disks-nvme-4k", Emulator::Qemu, kind, "nvme0n1", &words)
+}
+
+#[test]
+fn disks_ahci() -> Result<()> {
+    let words = ["QEMU HARDDISK", "godwit-0", "MSI"];
+    let kind = (DiskInterface::Ahci, 512);
+    one_disk("disks-ahci", Emulator::Qemu, kind, "sata0", &words)
 }

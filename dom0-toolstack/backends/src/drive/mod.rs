@@ -8,8 +8,10 @@
 //! that is dropped first waits, in its destructor, for the device; it stops a device that does not
 //! come to an end. So the future must not be forgotten (`mem::forget`).
 
+pub mod ahci;
 pub mod ata;
 pub mod ide;
+pub mod nvme;
 mod requests;
 #[cfg(test)]
 mod tests;
