@@ -14,7 +14,7 @@ pub mod spec;
 mod tests;
 pub mod words;
 
-pub use action::{Action, AfterSave, StoreCommand, Volume};
+pub use action::{Action, AfterSave, SchedulerSet, StoreCommand, Volume};
 pub use complete::{Known, complete};
 
 use crate::config::DiskTarget;
@@ -85,11 +85,7 @@ pub enum Command {
     },
     /// Something about disks, stores, volumes or files.
     Store(StoreCommand),
-    SchedCredit2 {
-        domain: Option<String>,
-        weight: Option<u32>,
-        cap_percent: Option<u32>,
-    },
+    SchedCredit2(SchedulerSet),
     DebugKeys {
         keys: Vec<u8>,
     },

@@ -124,28 +124,14 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
         Command::Echo(text) => print(format!("{text}\n")),
         Command::Modules => print(modules::render(&toolstack.modules)),
         Command::NotImplemented(what) => Ok(Effect::Fail(format!("not implemented: {what}\n"))),
-        Command::Info => print(show::info(
-            name,
-            &hypervisor.host_info()?,
-            hypervisor.now_tsc(),
-        )),
-        Command::Uptime => print(show::uptime(&hypervisor.host_info()?, hypervisor.now_tsc())),
+        Command::Info => info(hypervisor, name),
+        Command::Uptime => uptime(hypervisor),
         Command::Dmesg => print(Tail::open(hypervisor, Stream::Log)?.all(hypervisor)?),
         Command::DebugKeys { keys } => debug_keys(hypervisor, &keys),
-        Command::List { long, domain } => {
-            let domains = some_or_all(hypervisor, domain)?;
-            print(match long {
-                true => domains::list_long(toolstack, &domains),
-                false => show::list(&domains),
-            })
-        }
+        Command::List { long, domain } => domains::list(toolstack, long, domain),
         Command::VcpuList { domain } => vcpu_list(hypervisor, domain),
         Command::DomainUptime { domain } => domains::uptime(toolstack, domain),
-        Command::SchedCredit2 {
-            domain,
-            weight,
-            cap_percent,
-        } => domains::sched_credit2(toolstack, domain, weight, cap_percent),
+        Command::SchedCredit2(set) => domains::sched_credit2(toolstack, set),
         Command::Create {
             config,
             settings,
@@ -153,20 +139,17 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
             console,
         } => {
             let made = toolstack.create(&config, &settings, paused).await?;
-            Ok(domains::made("created", &made, console))
+            domains::made("created", &made, console)
         }
         Command::Restore {
             target,
             paused,
             console,
         } => {
-            let made = toolstack.restore(&target, paused).await?;
-            Ok(domains::made("restored", &made, console))
+            let made = toolstack.restore(&target, paused).await;
+            domains::made("restored", &made?, console)
         }
-        Command::Domain { domain, action } => {
-            let info = resolve(hypervisor, &domain)?;
-            domains::answer(toolstack, &info, action).await
-        }
+        Command::Domain { domain, action } => domains::answer(toolstack, &domain, action).await,
         Command::Store(command) => stores::answer(toolstack, command).await,
     }
 }
@@ -186,6 +169,16 @@ pub fn complete<S: Site>(toolstack: &Toolstack<S>, before: &str) -> Completion {
         volumes: &seen.volumes,
     };
     command::complete(before, known)
+}
+
+fn info(hypervisor: &impl Hypervisor, name: &str) -> Answer {
+    let info = hypervisor.host_info()?;
+    print(show::info(name, &info, hypervisor.now_tsc()))
+}
+
+fn uptime(hypervisor: &impl Hypervisor) -> Answer {
+    let info = hypervisor.host_info()?;
+    print(show::uptime(&info, hypervisor.now_tsc()))
 }
 
 /// Silent when there is nothing to say, as `xl` is.

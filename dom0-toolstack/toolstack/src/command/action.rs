@@ -65,6 +65,17 @@ pub enum Action {
     },
 }
 
+/// What `xl sched-credit2` shows or sets: without weight and cap it shows one domain or all.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SchedulerSet {
+    /// The domain.
+    pub domain: Option<String>,
+    /// Its weight.
+    pub weight: Option<u32>,
+    /// Its cap, percent of one CPU.
+    pub cap_percent: Option<u32>,
+}
+
 /// A volume, by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Volume {

@@ -8,7 +8,7 @@ mod host;
 mod stores;
 
 use super::arguments::{Arguments, usage_error};
-use super::{Action, AfterSave, Command, CommandError, StoreCommand, Volume};
+use super::{Action, AfterSave, Command, CommandError, SchedulerSet, StoreCommand, Volume};
 use crate::config::DiskTarget;
 
 /// What an argument is, for completion.

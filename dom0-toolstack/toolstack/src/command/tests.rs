@@ -40,11 +40,11 @@ fn lines_of_the_manual() {
         interval_ms: 200,
     };
     assert_eq!(one_command("ping 10.0.0.2 -c3 --interval=200"), ping);
-    let set = Command::SchedCredit2 {
+    let set = Command::SchedCredit2(SchedulerSet {
         domain: Some("a".into()),
         weight: Some(512),
         cap_percent: Some(50),
-    };
+    });
     assert_eq!(one_command("xl sched-credit2 -d a -w 512 -c 50"), set);
     assert_eq!(one_command("echo -n x  y"), Command::Echo("-n x y".into()));
 }

@@ -3,7 +3,7 @@
 use super::{OperateError, Toolstack};
 use crate::site::{FileError, Files, Site};
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use godwit_abi::DomainId;
 
@@ -66,7 +66,7 @@ impl<S: Site> Toolstack<S> {
             }
             told.push(match self.create(&path, &[], false).await {
                 Ok(made) => format!("started domain '{}' (id {})", made.name, made.domain),
-                Err(error) => format!("{path} is not started: {}", error.to_string()),
+                Err(error) => format!("{path} is not started: {error}"),
             });
         }
         told

@@ -5,7 +5,7 @@ use crate::command::Volume;
 use crate::config::DiskTarget;
 use crate::site::{Site, Stores};
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use core::cell::Cell;
 use godwit_backends::storage::blocks::Blocks;
 use godwit_backends::storage::copy::copy;
@@ -70,7 +70,7 @@ impl<S: Site> Toolstack<S> {
         let copied = copy(&source, &target, &done).await;
         copied.map_err(|error| {
             let at = done.get();
-            OperateError::Other(format!("after {at} bytes: {}", error.to_string()))
+            OperateError::Other(format!("after {at} bytes: {error}"))
         })?;
         Ok(done.get())
     }

@@ -1,7 +1,7 @@
 //! Commands about domains.
 
 use super::{Answer, Effect, print, some_or_all};
-use crate::command::{Action, AfterSave};
+use crate::command::{Action, AfterSave, SchedulerSet};
 use crate::config::{Attachment, Mac};
 use crate::host::Hypervisor;
 use crate::names::{id_of, resolve};
@@ -15,8 +15,21 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use godwit_abi::{DomainId, DomainInfo, VcpuIndex, text};
 
+/// `xl list`.
+pub(super) fn list<S: Site>(
+    toolstack: &Toolstack<S>,
+    long: bool,
+    domain: Option<String>,
+) -> Answer {
+    let domains = some_or_all(toolstack.site.hypervisor(), domain)?;
+    print(match long {
+        true => list_long(toolstack, &domains),
+        false => show::list(&domains),
+    })
+}
+
 /// What `xl list -l` prints: what the hypervisor knows, then devices.
-pub(super) fn list_long<S: Site>(toolstack: &Toolstack<S>, domains: &[DomainInfo]) -> String {
+fn list_long<S: Site>(toolstack: &Toolstack<S>, domains: &[DomainInfo]) -> String {
     let mut out = String::new();
     for (index, info) in domains.iter().enumerate() {
         if index > 0 {
@@ -44,22 +57,23 @@ pub(super) fn list_long<S: Site>(toolstack: &Toolstack<S>, domains: &[DomainInfo
 }
 
 /// What is said of a domain that was made.
-pub(super) fn made(how: &str, made: &Created, console: bool) -> Effect {
+pub(super) fn made(how: &str, made: &Created, console: bool) -> Answer {
     let (name, domain) = (&made.name, made.domain);
     let text = format!("{how} domain '{name}' (id {domain})\n");
     match console {
-        true => Effect::Follow { domain, text },
-        false => Effect::Print(text),
+        true => Ok(Effect::Follow { domain, text }),
+        false => print(text),
     }
 }
 
 /// Runs a command about one domain.
 pub(super) async fn answer<S: Site>(
     toolstack: &Toolstack<S>,
-    info: &DomainInfo,
+    name: &str,
     action: Action,
 ) -> Answer {
     let hypervisor = toolstack.site.hypervisor();
+    let info = &resolve(hypervisor, name)?;
     let domain = id_of(info);
     match action {
         Action::Destroy => toolstack.destroy(domain).await?,
@@ -133,12 +147,12 @@ fn console(hypervisor: &impl Hypervisor, domain: DomainId, follow: bool) -> Answ
     print(text)
 }
 
-pub(super) fn sched_credit2<S: Site>(
-    toolstack: &Toolstack<S>,
-    domain: Option<String>,
-    weight: Option<u32>,
-    cap_percent: Option<u32>,
-) -> Answer {
+pub(super) fn sched_credit2<S: Site>(toolstack: &Toolstack<S>, set: SchedulerSet) -> Answer {
+    let SchedulerSet {
+        domain,
+        weight,
+        cap_percent,
+    } = set;
     let hypervisor = toolstack.site.hypervisor();
     let Some(name) = domain
         .clone()

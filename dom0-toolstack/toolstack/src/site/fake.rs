@@ -32,11 +32,14 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     panic!("the future waits for something that never comes");
 }
 
+/// A device and the state it was attached with.
+pub type Attached = (Device, Option<Vec<u8>>);
+
 /// Devices of guests.
 #[derive(Default)]
 pub struct FakeDevices {
     /// What each domain has, with the state it was attached with.
-    pub attached: RefCell<BTreeMap<(DomainId, u32), (Device, Option<Vec<u8>>)>>,
+    pub attached: RefCell<BTreeMap<(DomainId, u32), Attached>>,
     /// What was served again after a restart.
     pub reattached: RefCell<Vec<(DomainId, Link)>>,
     /// Domains that are quiesced.

@@ -187,9 +187,9 @@ fn sched_credit2(spec: &'static Spec, arguments: Arguments) -> Result<Command, C
     if domain.is_none() && (weight.is_some() || cap_percent.is_some()) {
         return Err(usage_error(spec, "weight and cap need -d DOMAIN".into()));
     }
-    Ok(Command::SchedCredit2 {
+    Ok(Command::SchedCredit2(SchedulerSet {
         domain,
         weight,
         cap_percent,
-    })
+    }))
 }
