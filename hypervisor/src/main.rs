@@ -20,13 +20,32 @@ mod svm;
 mod timer;
 mod vmx;
 
+use alloc::boxed::Box;
 use backend::Backend;
 use boot::info::BootInfo;
 use platform::{acpi, apic, clock, ioapic, pci, wall};
 
-/// First Rust code, on the boot stack and the first page tables.
+/// What is known of the machine.
+struct Machine {
+    info: BootInfo,
+    options: boot::options::Options,
+    tables: acpi::Tables,
+}
+
+/// First Rust code, on the boot stack and the first page tables. That stack is also the run loop's
+/// of the first CPU, so what is only needed once is in functions of its own: their frames go.
 #[unsafe(no_mangle)]
 extern "C" fn start(magic: u32, information: u32, tsc: u64) -> ! {
+    let machine = prepare(magic, information, tsc);
+    match virtualization() {
+        Vendor::Intel => run::<vmx::Vmx>(machine),
+        Vendor::Amd => run::<svm::Svm>(machine),
+    }
+}
+
+/// Console, memory, this CPU, and what firmware says of the rest.
+#[inline(never)]
+fn prepare(magic: u32, information: u32, tsc: u64) -> Box<Machine> {
     clock::set_boot_tsc(tsc);
     cpu::descriptors::install_early();
     console::init();
@@ -49,10 +68,11 @@ extern "C" fn start(magic: u32, information: u32, tsc: u64) -> ! {
     ioapic::init(&tables);
     wall::init(tables.century);
     pci::init(&tables.ecams);
-    match virtualization() {
-        Vendor::Intel => run::<vmx::Vmx>(info, options, tables),
-        Vendor::Amd => run::<svm::Svm>(info, options, tables),
-    }
+    Box::new(Machine {
+        info,
+        options,
+        tables,
+    })
 }
 
 enum Vendor {
@@ -72,12 +92,20 @@ fn virtualization() -> Vendor {
     }
 }
 
-/// The rest of the start, for one vendor: domains, the other CPUs, dom0, the run loop.
-fn run<B: host::Hosted>(
-    info: BootInfo,
-    options: boot::options::Options,
-    tables: acpi::Tables,
-) -> ! {
+/// The rest of the start, for one vendor, and the run loop.
+fn run<B: host::Hosted>(machine: Box<Machine>) -> ! {
+    let (host, cpu) = begin::<B>(*machine);
+    host.run(cpu)
+}
+
+/// Domains, the other CPUs, dom0.
+#[inline(never)]
+fn begin<B: host::Hosted>(machine: Machine) -> (&'static host::Host<B>, B::Cpu) {
+    let Machine {
+        info,
+        options,
+        tables,
+    } = machine;
     let cpu =
         B::enable().unwrap_or_else(|missing| refuse(format_args!("{}: {}", B::NAME, missing.0)));
     let host = host::build::<B>(&info, &options, tables);
@@ -85,7 +113,7 @@ fn run<B: host::Hosted>(
         .unwrap_or_else(|error| refuse(format_args!("dom0 cannot be started: {error}")));
     host.start_cpus(&options);
     host.start_interrupts();
-    host.run(cpu)
+    (host, cpu)
 }
 
 fn too_little_memory(info: &BootInfo) -> ! {

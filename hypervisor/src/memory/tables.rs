@@ -22,7 +22,7 @@ use super::{OutOfMemory, allocate};
 use crate::boot::info::{BootInfo, Range};
 
 /// Bytes of a hypervisor stack.
-pub(crate) const STACK_BYTES: u64 = 32 << 10;
+pub(crate) const STACK_BYTES: u64 = 64 << 10;
 const GIB: u64 = 1 << 30;
 const MIB2: u64 = 2 << 20;
 
