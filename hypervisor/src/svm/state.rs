@@ -60,6 +60,25 @@ fn injection(from: Option<&PendingEvent>) -> u64 {
     event::VALID | kind | u64::from(from.vector) | error
 }
 
+/// The bit by which the type of a busy task-state segment differs from that of an available one.
+const BUSY: u16 = 1 << 1;
+
+/// The task register as architecture has it: LTR makes it busy. QEMU's emulation does not write that
+/// into the VMCB, and lets no I/O permission map work with a busy one; processors look at neither
+/// (APM 2 15.5.1), so the VMCB always has the available type and records the busy one.
+fn task_register(from: Segment) -> Segment {
+    Segment {
+        attributes: from.attributes | BUSY,
+        ..from
+    }
+}
+
+fn vmcb_task_register(from: &Segment) -> VmcbSegment {
+    let mut segment = vmcb_segment(from);
+    segment.attributes &= !BUSY;
+    segment
+}
+
 pub(super) fn save(vcpu: &SvmVcpu) -> VcpuState {
     let vmcb = vcpu.vmcb();
     let mut gprs = vcpu.gprs;
@@ -81,7 +100,7 @@ pub(super) fn save(vcpu: &SvmVcpu) -> VcpuState {
         fs: vcpu.segment(SegmentName::Fs),
         gs: vcpu.segment(SegmentName::Gs),
         ss: vcpu.segment(SegmentName::Ss),
-        tr: vcpu.segment(SegmentName::Tr),
+        tr: task_register(vcpu.segment(SegmentName::Tr)),
         ldtr: vcpu.segment(SegmentName::Ldtr),
         gdtr_base: vmcb.gdtr.base,
         gdtr_limit: vmcb.gdtr.limit as u16,
@@ -140,7 +159,7 @@ pub(super) fn load(vcpu: &mut SvmVcpu, new: &VcpuState) {
     vmcb.ds = vmcb_segment(&new.ds);
     vmcb.fs = vmcb_segment(&new.fs);
     vmcb.gs = vmcb_segment(&new.gs);
-    vmcb.tr = vmcb_segment(&new.tr);
+    vmcb.tr = vmcb_task_register(&new.tr);
     vmcb.ldtr = vmcb_segment(&new.ldtr);
     vmcb.cpl = new.cpl();
     vmcb.gdtr = VmcbSegment {
