@@ -219,7 +219,7 @@ impl Channel {
 
     /// What a disk says of itself. `None`: there is no (usable) disk.
     async fn identify(&self, unit: u8) -> Option<Identity> {
-        self.command.write(DEVICE, DEVICE_BASE | unit * SECOND);
+        self.command.write(DEVICE, DEVICE_BASE | (unit * SECOND));
         self.settle();
         if matches!(self.status(), 0 | 0x7f | 0xff) {
             return None;
