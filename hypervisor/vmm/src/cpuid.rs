@@ -36,6 +36,9 @@ pub const EXTENDED_MAX: u32 = 0x8000_0008;
 /// Subleaves kept of a leaf that has them.
 const SUBLEAVES_MAX: u32 = 64;
 
+/// Bytes of an XSAVE area before the first extended component.
+const LEGACY_AND_HEADER: u32 = 576;
+
 /// An entry of a leaf with subleaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sub {
@@ -219,7 +222,9 @@ impl Policy {
                 value.edx = viewer.apic_id;
             }
             (0xd, 0) if value.eax != 0 => value.ebx = self.xsave_bytes(viewer.xcr0),
-            (0xd, 1) if value.eax != 0 => value.ebx = self.xsave_bytes(viewer.xcr0),
+            (0xd, 1) if value.eax & masks::XSAVEC != 0 => {
+                value.ebx = self.xsavec_bytes(viewer.xcr0)
+            }
             _ => {}
         }
         value
@@ -236,7 +241,6 @@ impl Policy {
     /// Bytes of an XSAVE area in standard form for these components: legacy area and header, then
     /// up to the end of the last one.
     pub fn xsave_bytes(&self, xcr0: u64) -> u32 {
-        const LEGACY_AND_HEADER: u32 = 576;
         self.subs
             .iter()
             .filter(|sub| sub.leaf == 0xd && sub.subleaf >= 2 && xcr0 & 1 << sub.subleaf != 0)
@@ -291,6 +295,22 @@ impl Policy {
                 edx: 0,
             },
         });
+    }
+
+    /// Size of the compacted area for the components of `xcr0` (SDM 1, 13.4.3): one after the other,
+    /// those that ask for it at multiples of 64.
+    fn xsavec_bytes(&self, xcr0: u64) -> u32 {
+        const ALIGNED: u32 = 1 << 1;
+        self.subs
+            .iter()
+            .filter(|sub| sub.leaf == 0xd && sub.subleaf >= 2 && xcr0 & 1 << sub.subleaf != 0)
+            .fold(LEGACY_AND_HEADER, |end, sub| {
+                let start = match sub.value.ecx & ALIGNED {
+                    0 => end,
+                    _ => end.next_multiple_of(64),
+                };
+                start + sub.value.eax
+            })
     }
 
     fn add_extended_state(&mut self, masks: &Masks, host: &impl Fn(u32, u32) -> Leaf) {

@@ -35,6 +35,8 @@ pub(super) const LEAF1_ECX_OSXSAVE: u32 = 1 << 27;
 pub(super) const LEAF1_EDX: u32 = 0x0f8b_fbff;
 /// OSPKE mirrors CR4.
 pub(super) const LEAF7_ECX_OSPKE: u32 = 1 << 4;
+/// Leaf 0Dh subleaf 1 EAX: XSAVEC.
+pub(super) const XSAVEC: u32 = 1 << 1;
 /// Leaf 7 EBX: ERMS.
 pub(super) const ERMS: u32 = 1 << 9;
 /// Leaf 7 EBX: SMAP.

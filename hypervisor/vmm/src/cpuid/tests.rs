@@ -69,6 +69,37 @@ fn xsave_size_follows_xcr0() {
 }
 
 #[test]
+fn compacted_size_leaves_no_gaps_but_for_alignment() {
+    let policy = Policy::new(1, 1, |leaf, subleaf| match (leaf, subleaf) {
+        (0xd, 5) => Leaf {
+            eax: 8,
+            ..everything(leaf, subleaf)
+        },
+        (0xd, 6) => Leaf {
+            ecx: 1 << 1,
+            ..everything(leaf, subleaf)
+        },
+        _ => everything(leaf, subleaf),
+    });
+    let size = |xcr0| policy.answer(0xd, 1, &Viewer { xcr0, ..VIEWER }).ebx;
+    assert_eq!(size(1), 576);
+    assert_eq!(size(7), 576 + 256);
+    assert_eq!(
+        size(0xe7),
+        576 + 256 + 64 + 64 + 64,
+        "8 bytes, then aligned"
+    );
+    let without = Policy::new(1, 1, |leaf, subleaf| match (leaf, subleaf) {
+        (0xd, 1) => Leaf {
+            eax: 1,
+            ..Leaf::default()
+        },
+        _ => everything(leaf, subleaf),
+    });
+    assert_eq!(without.answer(0xd, 1, &VIEWER).ebx, 0, "XSAVEOPT only");
+}
+
+#[test]
 fn xcr0_rules() {
     let policy = Policy::new(1, 1, everything);
     for good in [1, 3, 7, 0xe7, 0x2e7] {
