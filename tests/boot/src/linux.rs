@@ -57,7 +57,7 @@ pub struct LinuxGuest<'a> {
     pub memory_mib: u32,
     /// More for its kernel's command line: `godwit.run=...`.
     pub words: &'a str,
-    /// More settings.
+    /// More settings of the domain, without blanks: `disk='["main/root,raw,vda,w"]'`.
     pub settings: &'a str,
 }
 

@@ -1,6 +1,7 @@
 //! What operations cost: one line `EB NAME iters=N ticks=T` each, or `EB NAME skipped: WHY`.
 //!
 //! Tight loops without memory traffic of their own; `empty` is the loop itself, to be subtracted.
+//! Each is run several times and the median counts: now and then the host does something else.
 //! Arguments: `scale=F` multiplies every count, `only=a,b` (or `only=a+b`) selects.
 
 use crate::arguments::Arguments;
@@ -19,6 +20,9 @@ const PIC_MASK: u16 = 0x21;
 /// Memory of the page tests.
 const AREA_BYTES: usize = 32 << 20;
 const PAGE_BYTES: usize = 4096;
+
+/// Parts of a measurement.
+const BATCHES: u64 = 5;
 
 /// How often something was done, and the ticks it took.
 pub(crate) struct Cost {
@@ -54,13 +58,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let wanted = |name: &str| only.is_none_or(|list| list.split([',', '+']).any(|w| w == name));
     for (name, measure, count) in OPERATIONS.iter().filter(|(name, ..)| wanted(name)) {
         let count = ((*count as f64 * scale) as u64).max(1);
-        match measure(count) {
+        match median(*measure, count) {
             Ok(cost) => println!("EB {name} iters={} ticks={}", cost.iterations, cost.ticks),
             Err(why) => println!("EB {name} skipped: {why}"),
         }
     }
     println!("EB done");
     Ok(())
+}
+
+/// Runs a measurement of `count` in [`BATCHES`] parts, or whole when there are fewer; the one in the
+/// middle.
+fn median(measure: Measure, count: u64) -> Result<Cost, String> {
+    if count < BATCHES {
+        return measure(count);
+    }
+    let part = count / BATCHES;
+    let mut costs = (0..BATCHES)
+        .map(|_| measure(part))
+        .collect::<Result<Vec<Cost>, _>>()?;
+    costs.sort_by_key(|cost| cost.ticks / cost.iterations.max(1));
+    Ok(costs.swap_remove(costs.len() / 2))
 }
 
 /// Runs `operation` `count` times.
