@@ -8,7 +8,11 @@
 use super::{Better, Row, exits, fact};
 use crate::{shell, task_image};
 use anyhow::{Context, Result, ensure};
-use godwit_harness::{Emulator, Flavour, GuestKernel, Host, HostConfig, Image, Ramdisk};
+use godwit_harness::{
+    DiskConfig, DiskInterface, Emulator, Flavour, GuestKernel, Host, HostConfig, Image, Ramdisk,
+    store_disk,
+};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The guest's memory.
@@ -23,7 +27,16 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// Between two looks whether it has ended, on QEMU.
 const LOOK_PERIOD: Duration = Duration::from_secs(4);
 /// Rows that are promised and not measured yet.
-const MISSING: &[&str] = &["virtio-blk", "virtio-net"];
+const MISSING: &[&str] = &["virtio-net"];
+/// What the guest does: the boot, the exits, and its disk, written first so that reads are checked.
+const WORDS: &str = "godwit.ticks godwit.run=guest,exits \
+    godwit.run=guest,disk,path=/dev/vda,mode=write,blocks=512 \
+    godwit.run=guest,disk,path=/dev/vda,mode=random,blocks=512,count=256 \
+    godwit.run=guest,disk,path=/dev/vda,mode=both,bytes=1048576,first=4,blocks=8";
+/// The guest's disk, in MiB: more than it uses.
+const DISK_MIB: u64 = 32;
+/// Instructions a second where they are counted.
+const TICKS_A_SECOND: f64 = 1e9;
 
 /// One figure of the program in the guest. Peers: KVM of Linux 6.1 on QEMU (SVM) and Bochs (VT-x),
 /// the same loops in the same guest; user-space devices where dom0 or no device answers.
@@ -145,13 +158,20 @@ fn counted(emulator: Emulator) -> Result<Vec<Row>> {
         .module("linux", kernel.image())
         .module("initrd", &Ramdisk::new(&kernel)?.write(&label)?)
         .write()?;
+    let disk = disk(&label)?;
+    let interface = match emulator {
+        Emulator::Qemu | Emulator::Kvm => DiskInterface::VirtioBlk,
+        Emulator::Bochs => DiskInterface::Ide,
+    };
     let config = HostConfig::new(emulator, &image, &label)
         .exact_time(true)
-        .memory_mib(1024);
+        .memory_mib(1024)
+        .disk(DiskConfig::new(disk, interface));
     let mut host = Host::boot(&config)?;
     host.wait_prompt()?;
-    let (said, facts) = guest(&mut host, 1, "godwit.ticks godwit.run=guest,exits")?;
+    let (said, facts) = guest(&mut host, 1, WORDS)?;
     let mut rows = boot(emulator, &said, &facts)?;
+    rows.extend(disk_rows(emulator, &said)?);
     for figure in FIGURES {
         rows.extend(exit(emulator, &said, figure)?);
     }
@@ -166,12 +186,73 @@ fn counted(emulator: Emulator) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// A disk for the host: a store with one volume for the guest.
+fn disk(label: &str) -> Result<PathBuf> {
+    let out = shell::out_dir()?;
+    let (empty, disk) = (
+        out.join("bench-volume.img"),
+        out.join(format!("{label}.img")),
+    );
+    std::fs::File::create(&empty)?.set_len(DISK_MIB << 20)?;
+    store_disk(&disk, "main", &[("bench", &empty)], 0)?;
+    Ok(disk)
+}
+
+/// What the guest's disk does, from its lines `DISK MODE blocks=N bytes=B ticks=T`: the random
+/// reads, and the last check, of blocks of 1 MiB.
+fn disk_rows(emulator: Emulator, said: &str) -> Result<Vec<Row>> {
+    let last = |mode: &str| -> Result<[f64; 3]> {
+        let line = said
+            .lines()
+            .rfind(|line| line.starts_with(&format!("DISK {mode} ")))
+            .with_context(|| format!("the guest did not measure its disk's {mode}:\n{said}"))?;
+        let mut numbers = line.split(['=', ' ']).filter_map(|word| word.parse().ok());
+        let mut next = || {
+            numbers
+                .next()
+                .with_context(|| format!("too few numbers in {line:?}"))
+        };
+        Ok([next()?, next()?, next()?])
+    };
+    let row = |name: &str, value, unit, better| Row {
+        name: name.to_owned(),
+        emulator: emulator.name(),
+        value,
+        unit,
+        goal: None,
+        better,
+        peer: None,
+    };
+    let [reads, _, ticks] = last("random")?;
+    let [_, bytes, sequential_ticks] = last("check")?;
+    Ok(vec![
+        row(
+            "virtio-blk 4 KiB random read",
+            ticks / reads,
+            "instr",
+            Better::Less,
+        ),
+        row(
+            "virtio-blk 4 KiB random read, one at a time",
+            reads / ticks * TICKS_A_SECOND,
+            "IOPS",
+            Better::More,
+        ),
+        row(
+            "virtio-blk 1 MiB sequential read",
+            bytes / sequential_ticks * TICKS_A_SECOND / 1e6,
+            "MB/s",
+            Better::More,
+        ),
+    ])
+}
+
 /// Runs a guest to its end. Returns its console and what the host says about it.
 fn guest(host: &mut Host, vcpus: u32, words: &str) -> Result<(String, String)> {
     let line = format!(
         "xl create /dev/null name=b kernel=module:linux ramdisk=module:initrd \
          memory={MEMORY_MIB} vcpus={vcpus} on_poweroff=preserve on_reboot=preserve \
-         on_crash=preserve extra=\"console=ttyS0 panic=-1 {words} godwit.end=poweroff\""
+         on_crash=preserve disk='[\"main/bench,raw,vda,w\"]' extra=\"console=ttyS0 panic=-1 {words} godwit.end=poweroff\""
     );
     let created = host.command(&line)?;
     ensure!(created.contains("created domain"), "{line}:\n{created}");
@@ -315,6 +396,17 @@ mod tests {
             exit(Emulator::Qemu, &said(), call).unwrap().unwrap().goal,
             None
         );
+    }
+
+    #[test]
+    fn the_disk_is_read_off_its_last_lines() {
+        let said = "DISK check blocks=9 bytes=9 ticks=9\nDISK random blocks=200 bytes=819200 ticks=4000000\n\
+                    DISK check blocks=8 bytes=8000000 ticks=40000000\n";
+        let rows = disk_rows(Emulator::Qemu, said).unwrap();
+        assert_eq!(rows[0].value, 20_000.0);
+        assert_eq!(rows[1].value.round(), 50_000.0);
+        assert_eq!(rows[2].value.round(), 200.0);
+        assert!(disk_rows(Emulator::Qemu, "DISK check blocks=9").is_err());
     }
 
     #[test]
