@@ -9,6 +9,8 @@ use crate::platform::clock;
 
 /// Event ports there are.
 pub(super) const PORTS_MAX: usize = 256;
+/// Ports given by one `wait`: more are left for the next. Few, because every wake-up of dom0 goes through here.
+const TAKEN_MAX: usize = 16;
 const WORDS: usize = PORTS_MAX / 64;
 
 /// What a port stands for.
@@ -108,18 +110,18 @@ impl<B: Hosted> Caller<'_, B> {
         address: u64,
         capacity: u64,
     ) -> Result<u64, Refusal> {
-        let capacity = capacity.min(PORTS_MAX as u64) as usize;
+        let capacity = capacity.min(TAKEN_MAX as u64) as usize;
         if capacity == 0 {
             return Err(Status::BadArgument.into());
         }
-        let mut ports = [0u32; PORTS_MAX];
-        let mut count = 0;
+        let (mut ports, mut count);
         {
             let mut events = self.host.events.lock();
             if !events.any_pending() && deadline_tsc > clock::tsc() {
                 *self.wait_deadline = deadline_tsc;
                 return Err(Refusal::Block);
             }
+            (ports, count) = ([0u32; TAKEN_MAX], 0);
             while count < capacity
                 && let Some(port) = events.take()
             {

@@ -50,7 +50,10 @@ pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
 /// with the uptime, and would be set again and again until then. All ones when it does not fit.
 pub(crate) fn ns_to_ticks(ns: u64) -> u64 {
     let multiplier = NS_MULTIPLIER.load(Ordering::Relaxed).max(1);
-    let ticks = (u128::from(ns) << 32).div_ceil(u128::from(multiplier));
+    let (scaled, multiplier) = (u128::from(ns) << 32, u128::from(multiplier));
+    // One division: 128 bits by software are what a switch between vCPUs would notice.
+    let whole = scaled / multiplier;
+    let ticks = whole + u128::from(whole * multiplier != scaled);
     u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 

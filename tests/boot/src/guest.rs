@@ -10,7 +10,7 @@ pub const GUEST_TIMEOUT: Duration = Duration::from_secs(40);
 /// The command that makes a guest named `name` for `test` and keeps it after its end.
 pub fn create_line(name: &str, test: &str) -> String {
     format!(
-        "xl create /dev/null name={name} kernel=module:micro memory=8 on_poweroff=preserve \
+        "xl create /dev/null name={name} kernel=module:micro memory=8 balloon=1 on_poweroff=preserve \
          on_reboot=preserve on_crash=preserve extra=\"{test}\""
     )
 }

@@ -43,6 +43,7 @@ const LOADS: &[&str] = &[
     "cpuid-flood",
     "hypercall-flood iters=4000000000",
     "flood-console",
+    "device-flood",
 ];
 
 fn judge(host: &mut Host, test: &str) -> Result<()> {

@@ -81,7 +81,10 @@ pub(crate) fn run(_: &StartInfo, _: &Arguments) -> Verdict {
     check!((2..64).contains(&queues), "{queues} queues");
     write::<u32>(FEATURE_SELECT, 1);
     let features = read::<u32>(FEATURES);
-    check!(features & 1 != 0, "features {features:#x} without version 1");
+    check!(
+        features & 1 != 0,
+        "features {features:#x} without version 1"
+    );
     configuration()?;
     // Answered by the hypervisor, whether anybody listens or not.
     for _ in 0..100 {
@@ -90,6 +93,18 @@ pub(crate) fn run(_: &StartInfo, _: &Arguments) -> Verdict {
     write::<u8>(STATUS, 0);
     check!(read::<u8>(STATUS) == 0, "status after the second reset");
     Ok(())
+}
+
+/// Keeps dom0 busy without end: each access waits for it.
+pub(crate) fn flood(_: &StartInfo, _: &Arguments) -> Verdict {
+    let Some(port) = enable() else {
+        skip!("no virtio balloon");
+    };
+    say!("MICRO device-flood ENDLESS");
+    loop {
+        core::hint::black_box(in8(port));
+        write::<u16>(DOORBELLS, 0);
+    }
 }
 
 /// Memory and ports are two views of the same bytes, at each width and by string instructions.
@@ -113,6 +128,9 @@ fn configuration() -> Verdict {
         );
     }
     let ports: [u8; CONFIGURATION_BYTES] = core::array::from_fn(|at| in8(PORTS + at as u16));
-    check!(bytes == ports, "a string reads {bytes:x?}, the ports {ports:x?}");
+    check!(
+        bytes == ports,
+        "a string reads {bytes:x?}, the ports {ports:x?}"
+    );
     Ok(())
 }

@@ -51,6 +51,10 @@ pub(crate) static TESTS: &[Test] = &[
         run: device::run,
     },
     Test {
+        name: "device-flood",
+        run: device::flood,
+    },
+    Test {
         name: "string-port",
         run: string_port::run,
     },
