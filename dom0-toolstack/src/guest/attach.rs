@@ -100,7 +100,8 @@ impl Guests {
         };
         entry.functions.insert(slot, served);
         drop(domains);
-        if !matches!(from, From::PowerOn) {
+        // What was saved stays silent until the rest of the guest is restored: `DeviceHost::resume`.
+        if matches!(from, From::Kept) {
             function.resume();
         }
         self.spawner.spawn(task);
