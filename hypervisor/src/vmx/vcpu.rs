@@ -297,15 +297,11 @@ impl Vcpu {
             (Field::TSC_OFFSET, self.tsc_offset),
             (Field::LINK_POINTER, u64::MAX),
         ];
-        let bitmaps = self.io_bitmaps.unwrap_or(0);
+        let (ports, bitmaps) = (self.io_bitmaps.is_some(), self.io_bitmaps.unwrap_or(0));
         // These fields exist only where their control does.
         let optional = [
-            (self.io_bitmaps.is_some(), Field::IO_BITMAP_A, bitmaps),
-            (
-                self.io_bitmaps.is_some(),
-                Field::IO_BITMAP_B,
-                bitmaps + 4096,
-            ),
+            (ports, Field::IO_BITMAP_A, bitmaps),
+            (ports, Field::IO_BITMAP_B, bitmaps + 4096),
             (
                 capability.timer_shift.is_some(),
                 Field::PREEMPTION_TIMER,

@@ -2,6 +2,10 @@
 //! of either side, with every crash between any two effects of a step. The network is the set of all
 //! messages ever sent: each may come at any time, any number of times, or never.
 
+mod heal;
+#[cfg(test)]
+mod tests;
+
 use godwit_migrate::handover::destination::{self, Committed};
 use godwit_migrate::handover::source::{self, Entry};
 use godwit_migrate::handover::{Attempt, Boot, GuestAction, Reply, Request, Tell};
@@ -227,78 +231,6 @@ impl World {
 }
 
 impl Handover {
-    /// Lets everything heal: no more crashes, messages arrive, time-outs fire. `gives_up`: whether
-    /// each side calls off what it may. True: it ends settled, with the guest somewhere.
-    fn heals(&self, world: &World, gives_up: bool) -> bool {
-        const ROUNDS_MAX: usize = 16;
-        let mut world = world.clone();
-        for _ in 0..ROUNDS_MAX {
-            let attempts: Vec<Attempt> = world.destination.states.keys().copied().collect();
-            let mut steps = Vec::new();
-            let state = world.source.state;
-            if state.is_some() {
-                steps.push(Step::Source(source::Input::AskAgain));
-                if gives_up {
-                    steps.push(Step::Source(source::Input::GiveUp));
-                } else {
-                    steps.push(Step::Source(source::Input::Stopped));
-                }
-            }
-            for attempt in attempts {
-                let present =
-                    attempt == world.source.attempt && !state.is_none_or(source::State::is_over);
-                if gives_up || !present {
-                    steps.push(Step::Destination(attempt, destination::Input::GiveUp));
-                } else {
-                    steps.push(Step::Destination(attempt, destination::Input::Proven));
-                }
-            }
-            for step in steps {
-                let (mut sent, mut told) = (world.requests.clone(), world.replies.clone());
-                world.requests.clear();
-                world.replies.clear();
-                self.act(&mut world, step);
-                self.drain(&mut world);
-                sent.append(&mut world.requests);
-                told.append(&mut world.replies);
-                world.requests = sent;
-                world.replies = told;
-            }
-            if world.wrong.is_some() {
-                return false;
-            }
-            if world.is_settled() {
-                let runs = world.source.runs || world.destination.runs;
-                let lost = world.source.state == Some(source::State::Lost);
-                let startable = world.may_start_cold() || !world.destination.journal.is_empty();
-                return runs || lost || world.host_lost && startable;
-            }
-        }
-        false
-    }
-
-    /// Carries out effects and delivers what they send, until there is nothing more.
-    fn drain(&self, world: &mut World) {
-        for _ in 0..64 {
-            while !world.source.todo.is_empty() {
-                world.source_effect();
-            }
-            while !world.destination.todo.is_empty() {
-                world.destination_effect();
-            }
-            if let Some(request) = world.requests.pop_first() {
-                self.act(
-                    world,
-                    Step::Destination(request.attempt, destination::Input::Request(request)),
-                );
-            } else if let Some(reply) = world.replies.pop_first() {
-                self.act(world, Step::Source(source::Input::Reply(reply)));
-            } else {
-                return;
-            }
-        }
-    }
-
     fn act(&self, world: &mut World, step: Step) {
         match step {
             Step::Begin => {
@@ -532,56 +464,5 @@ impl Model for Handover {
                     })
             }),
         ]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use stateright::Checker;
-
-    fn explore(attempts: u64, crashes: u8, broken: Broken) -> impl Checker<Handover> {
-        let model = Handover {
-            attempts,
-            crashes,
-            broken,
-        };
-        model.checker().threads(2).spawn_bfs().join()
-    }
-
-    #[test]
-    fn one_attempt_with_two_crashes() {
-        let checker = explore(1, 2, Broken::Nothing);
-        checker.assert_properties();
-        println!("{} states", checker.unique_state_count());
-    }
-
-    #[test]
-    fn two_attempts_with_a_crash() {
-        let checker = explore(2, 1, Broken::Nothing);
-        for name in [
-            "one guest runs, and none that is stale",
-            "it settles when everybody goes on",
-            "it settles when everybody gives up",
-        ] {
-            checker.assert_no_discovery(name);
-        }
-        println!("{} states", checker.unique_state_count());
-    }
-
-    #[test]
-    fn each_rule_is_needed() {
-        for broken in [
-            Broken::TimeOutTakesBack,
-            Broken::RepliesOfAnyAttempt,
-            Broken::RefusalsForgotten,
-            Broken::RequestsOfAnyBoot,
-            Broken::RunsBeforeJournal,
-            Broken::CommitsBeforeJournal,
-        ] {
-            let checker = explore(2, 1, broken);
-            let found = checker.discovery("one guest runs, and none that is stale");
-            assert!(found.is_some(), "{broken:?} was not found out");
-        }
     }
 }
