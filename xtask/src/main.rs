@@ -4,13 +4,13 @@
 
 mod bench;
 mod bridge;
+mod demo;
 mod elf;
 mod shell;
 mod task_bench;
 mod task_build;
 mod task_check;
 mod task_completion;
-mod task_demo;
 mod task_docs;
 mod task_fuzz;
 mod task_host;
@@ -42,7 +42,7 @@ enum Task {
     /// Boot two hosts joined by a link, with their consoles in this terminal
     Hosts(task_hosts::Args),
     /// Show what Godwit does, on two emulated hosts
-    Demo(task_demo::Args),
+    Demo(demo::Args),
     /// Look at or change the link of running hosts
     Link(task_link::Args),
     /// Make a disk image that is a store, for `host --disk`
@@ -80,7 +80,7 @@ fn run(task: Task) -> Result<()> {
         Task::Iso(args) => task_iso::run(args),
         Task::Host(args) => task_host::run(args),
         Task::Hosts(args) => task_hosts::run(args),
-        Task::Demo(args) => task_demo::run(args),
+        Task::Demo(args) => demo::run(args),
         Task::Link(args) => task_link::run(args),
         Task::Store(args) => task_store::run(args),
         Task::Test(args) => task_test::run(args),

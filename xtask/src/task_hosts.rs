@@ -44,6 +44,19 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// Boots both and opens the link's control socket; waits for nothing.
 pub(crate) fn boot(emulators: [Emulator; 2], cpus: u32, memory_mib: u32) -> Result<Pair> {
+    boot_with(
+        emulators,
+        |image| image,
+        |config| config.cpus(cpus).memory_mib(memory_mib),
+    )
+}
+
+/// As [`boot`], with images and machines dressed up, in turn.
+pub(crate) fn boot_with(
+    emulators: [Emulator; 2],
+    mut dress: impl FnMut(Image) -> Image,
+    mut equip: impl FnMut(HostConfig) -> HostConfig,
+) -> Result<Pair> {
     let link = Arc::new(Link::start(&emulators.map(Into::into), 1)?);
     let control = Control::open(&task_link::control_socket()?, Arc::clone(&link))?;
     let mut hosts = Vec::new();
@@ -52,15 +65,16 @@ pub(crate) fn boot(emulators: [Emulator; 2], cpus: u32, memory_mib: u32) -> Resu
             "booting {name} ({address}) on {}",
             emulator.name()
         ));
-        let image = Image::new(name, name)?
-            .address(&format!("{address}/24"))
-            .write()?;
+        let mut image = Image::new(name, name)?.address(&format!("{address}/24"));
+        if emulator == Emulator::Bochs {
+            // Its card receives nothing for others, and cannot say so.
+            image = image.dom0_options("bridge=off");
+        }
+        let image = dress(image).write()?;
         let config = HostConfig::new(emulator, &image, &format!("hosts-{name}"))
-            .cpus(cpus)
-            .memory_mib(memory_mib)
             .mac_suffix(index as u8 + 1)
             .network(Network::Link(link.port(index)));
-        hosts.push(Host::boot(&config)?);
+        hosts.push(Host::boot(&equip(config))?);
     }
     Ok(Pair {
         hosts,

@@ -1,7 +1,9 @@
 //! `./x demo`: what Godwit does, on two emulated hosts, without touching the keyboard.
 
+mod guests;
+
 use crate::task_host::EmulatorName;
-use crate::task_hosts::{self, HOSTS, Pair};
+use crate::task_hosts::{HOSTS, Pair};
 use crate::{shell, task_image};
 use anyhow::Result;
 use godwit_harness::Host;
@@ -25,14 +27,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
         .get(1)
         .map_or(Ok(first), |name| name.usable())?;
     task_image::build_checked()?;
-    let mut pair = task_hosts::boot([first, second], 1, 512)?;
+    let (mut pair, store) = guests::boot([first, second])?;
     for host in &mut pair.hosts {
         host.wait_prompt()?;
         shell::say(&format!("{} is up", host.name()));
     }
     introduce(&mut pair)?;
-    guests(&mut pair.hosts[0])?;
+    micro_guests(&mut pair.hosts[0])?;
     cable(&mut pair)?;
+    guests::run(&mut pair, store)?;
     heading("What the link carried");
     print!("{}", pair.link.table());
     Ok(())
@@ -48,7 +51,7 @@ fn introduce(pair: &mut Pair) -> Result<()> {
     ping_other(&mut pair.hosts[1], 0)
 }
 
-fn guests(host: &mut Host) -> Result<()> {
+fn micro_guests(host: &mut Host) -> Result<()> {
     heading("A guest that says hello, and one that spins for ever");
     show(host, &create("hello", "hello"))?;
     show(host, "xl console -n hello")?;
