@@ -74,12 +74,27 @@ pub(crate) fn run(init: impl FnOnce(Spawner)) -> ! {
     }
 }
 
+/// How often the event ports were looked at.
+static LOOKS: AtomicU32 = AtomicU32::new(0);
+
+/// Waits until the event ports were looked at once more: an event from before has woken its task
+/// then, and that task has run. For who looks whether something was missed.
+pub(crate) async fn after_events() {
+    let before = LOOKS.load(Ordering::Relaxed);
+    // Bounded by BUSY_ROUNDS_MAX, and by the first round in which nobody else is awake.
+    while LOOKS.load(Ordering::Relaxed) == before {
+        embassy_futures::yield_now().await;
+    }
+    embassy_futures::yield_now().await;
+}
+
 /// Waits for events until the TSC reaches `deadline_tsc` (0: only looks) and wakes their tasks.
 fn sleep(deadline_tsc: u64) {
     let mut ports = [0u32; PORTS_MAX];
     let count = HYPERCALLS
         .wait(deadline_tsc, ports.as_mut_ptr() as u64, PORTS_MAX as u64)
         .unwrap_or_else(|status| panic!("wait: {status}"));
+    LOOKS.fetch_add(1, Ordering::Relaxed);
     for port in &ports[..(count as usize).min(PORTS_MAX)] {
         let slot = SLOTS
             .iter()

@@ -179,6 +179,8 @@ async fn watchdog_task(controllers: Vec<Rc<dyn Controller>>) -> ! {
     let mut missed = 0;
     loop {
         Timer::after(period).await;
+        // Else what an interrupt has just told of would count as missed.
+        crate::executor::after_events().await;
         for controller in &controllers {
             if controller.poll() > 0 {
                 missed += 1;
