@@ -30,7 +30,7 @@ const CONTROLLERS_MAX: usize = 16;
 const WATCHDOG: Duration = Duration::from_millis(500);
 /// The same once interrupts were missed: then it is the watchdog that carries the traffic.
 const WATCHDOG_ALERT: Duration = Duration::from_millis(10);
-/// Looks that found what no interrupt had told of, until the watchdog takes over.
+/// Looks in a row that found what no interrupt had told of, until the watchdog takes over.
 const MISSED_MAX: u32 = 4;
 
 /// Something that takes time.
@@ -181,8 +181,10 @@ async fn watchdog_task(controllers: Vec<Rc<dyn Controller>>) -> ! {
         Timer::after(period).await;
         // Else what an interrupt has just told of would count as missed.
         crate::executor::after_events().await;
+        let mut is_missing = false;
         for controller in &controllers {
-            if controller.poll() > 0 {
+            if controller.poll() > 0 && !is_missing {
+                is_missing = true;
                 missed += 1;
                 if missed == MISSED_MAX {
                     let name = controller.name();
@@ -206,6 +208,11 @@ async fn watchdog_task(controllers: Vec<Rc<dyn Controller>>) -> ! {
                     }
                 }
             }
+        }
+        // One that was on its way between the device and us is not missed; a device whose interrupts
+        // do not come is found waiting look after look.
+        if !is_missing && missed < MISSED_MAX {
+            missed = 0;
         }
     }
 }
