@@ -16,6 +16,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::future::Future;
 use core::pin::Pin;
 use embassy_executor::Spawner;
@@ -30,7 +31,7 @@ const CONTROLLERS_MAX: usize = 16;
 const WATCHDOG: Duration = Duration::from_millis(500);
 /// The same once interrupts were missed: then it is the watchdog that carries the traffic.
 const WATCHDOG_ALERT: Duration = Duration::from_millis(10);
-/// Looks in a row that found what no interrupt had told of, until the watchdog takes over.
+/// Looks that found what no interrupt had told of, until the watchdog takes over.
 const MISSED_MAX: u32 = 4;
 
 /// Something that takes time.
@@ -163,28 +164,40 @@ fn next(number: &mut u32) -> u32 {
     this
 }
 
+/// A controller and how often it has interrupted.
+struct Watched {
+    controller: Rc<dyn Controller>,
+    interrupts: Cell<u32>,
+}
+
 #[embassy_executor::task(pool_size = CONTROLLERS_MAX)]
-async fn interrupt_task(controllers: Vec<Rc<dyn Controller>>, interrupt: Interrupt) -> ! {
+async fn interrupt_task(watched: Rc<Watched>, interrupt: Interrupt) -> ! {
     loop {
         interrupt.wait().await;
-        controllers.iter().for_each(|one| one.interrupt());
+        watched
+            .interrupts
+            .set(watched.interrupts.get().wrapping_add(1));
+        watched.controller.interrupt();
         interrupt.served();
     }
 }
 
 /// Resets devices that do not answer, and finds what interrupts did not tell.
 #[embassy_executor::task]
-async fn watchdog_task(controllers: Vec<Rc<dyn Controller>>) -> ! {
+async fn watchdog_task(all: Vec<Rc<Watched>>) -> ! {
     let mut period = WATCHDOG;
     let mut missed = 0;
+    let mut before: Vec<u32> = all.iter().map(|_| 0).collect();
     loop {
         Timer::after(period).await;
         // Else what an interrupt has just told of would count as missed.
         crate::executor::after_events().await;
-        let mut is_missing = false;
-        for controller in &controllers {
-            if controller.poll() > 0 && !is_missing {
-                is_missing = true;
+        for (watched, before) in all.iter().zip(&mut before) {
+            let controller = &watched.controller;
+            // What ended just now is still being told of by a device that interrupts at all.
+            let interrupts = watched.interrupts.get();
+            let is_silent = core::mem::replace(before, interrupts) == interrupts;
+            if controller.poll() > 0 && is_silent {
                 missed += 1;
                 if missed == MISSED_MAX {
                     let name = controller.name();
@@ -192,27 +205,27 @@ async fn watchdog_task(controllers: Vec<Rc<dyn Controller>>) -> ! {
                     period = WATCHDOG_ALERT;
                 }
             }
-            let requests = controller.requests();
-            if requests.is_overdue(controller.now_us()) {
-                log::error!("{}: a command timed out: resetting it", controller.name());
-                controller.stop();
-                requests.stop("timed out; the device was reset");
-            }
-            if requests.wants_restart() {
-                match controller.restart().await {
-                    Ok(()) => requests.open(),
-                    Err(why) => {
-                        log::error!("{}: given up: {why}", controller.name());
-                        controller.stop();
-                        requests.gone(&why);
-                    }
-                }
-            }
+            see_to(&**controller).await;
         }
-        // One that was on its way between the device and us is not missed; a device whose interrupts
-        // do not come is found waiting look after look.
-        if !is_missing && missed < MISSED_MAX {
-            missed = 0;
+    }
+}
+
+/// Resets a device that does not answer.
+async fn see_to(controller: &dyn Controller) {
+    let requests = controller.requests();
+    if requests.is_overdue(controller.now_us()) {
+        log::error!("{}: a command timed out: resetting it", controller.name());
+        controller.stop();
+        requests.stop("timed out; the device was reset");
+    }
+    if requests.wants_restart() {
+        match controller.restart().await {
+            Ok(()) => requests.open(),
+            Err(why) => {
+                log::error!("{}: given up: {why}", controller.name());
+                controller.stop();
+                requests.gone(&why);
+            }
         }
     }
 }
