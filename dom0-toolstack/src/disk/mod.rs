@@ -91,8 +91,7 @@ struct Found {
 pub(crate) async fn start(memory: &Rc<HostMemory>, spawner: Spawner) -> Disks {
     let memory: Rc<dyn Memory> = Rc::clone(memory) as Rc<dyn Memory>;
     let mut all = Vec::new();
-    let mut controllers = Vec::new();
-    let mut interrupts = 0;
+    let mut watched = Vec::new();
     let mut numbers = Numbers::default();
     for function in pci::functions() {
         let found = if virtio::matches(&function) {
@@ -114,15 +113,18 @@ pub(crate) async fn start(memory: &Rc<HostMemory>, spawner: Spawner) -> Disks {
             Vec::new()
         });
         for found in found {
-            if interrupts == CONTROLLERS_MAX {
+            if watched.len() == CONTROLLERS_MAX {
                 let address = function.address();
                 log::error!("disk controller {address}: only {CONTROLLERS_MAX} are used");
                 found.controllers.iter().for_each(|one| one.stop());
                 continue;
             }
-            interrupts += 1;
-            controllers.extend(found.controllers.iter().cloned());
-            let task = interrupt_task(found.controllers, found.interrupt);
+            let shared = Rc::new(Watched {
+                controllers: found.controllers,
+                interrupts: Cell::new(0),
+            });
+            watched.push(Rc::clone(&shared));
+            let task = interrupt_task(shared, found.interrupt);
             spawner.spawn(task.expect("the pool has as many"));
             all.extend(found.disks);
         }
@@ -130,8 +132,8 @@ pub(crate) async fn start(memory: &Rc<HostMemory>, spawner: Spawner) -> Disks {
     for disk in &all {
         log::info!("{}", line(disk));
     }
-    if !controllers.is_empty() {
-        spawner.spawn(watchdog_task(controllers).expect("spawned once"));
+    if !watched.is_empty() {
+        spawner.spawn(watchdog_task(watched).expect("spawned once"));
     }
     Disks { memory, all }
 }
@@ -164,9 +166,9 @@ fn next(number: &mut u32) -> u32 {
     this
 }
 
-/// A controller and how often it has interrupted.
+/// The controllers behind an interrupt, and how often it came.
 struct Watched {
-    controller: Rc<dyn Controller>,
+    controllers: Vec<Rc<dyn Controller>>,
     interrupts: Cell<u32>,
 }
 
@@ -177,7 +179,7 @@ async fn interrupt_task(watched: Rc<Watched>, interrupt: Interrupt) -> ! {
         watched
             .interrupts
             .set(watched.interrupts.get().wrapping_add(1));
-        watched.controller.interrupt();
+        watched.controllers.iter().for_each(|one| one.interrupt());
         interrupt.served();
     }
 }
@@ -193,19 +195,20 @@ async fn watchdog_task(all: Vec<Rc<Watched>>) -> ! {
         // Else what an interrupt has just told of would count as missed.
         crate::executor::after_events().await;
         for (watched, before) in all.iter().zip(&mut before) {
-            let controller = &watched.controller;
             // What ended just now is still being told of by a device that interrupts at all.
             let interrupts = watched.interrupts.get();
             let is_silent = core::mem::replace(before, interrupts) == interrupts;
-            if controller.poll() > 0 && is_silent {
-                missed += 1;
-                if missed == MISSED_MAX {
-                    let name = controller.name();
-                    log::warn!("{name}: commands end and no interrupt comes: polling");
-                    period = WATCHDOG_ALERT;
+            for controller in &watched.controllers {
+                if controller.poll() > 0 && is_silent {
+                    missed += 1;
+                    if missed == MISSED_MAX {
+                        let name = controller.name();
+                        log::warn!("{name}: commands end and no interrupt comes: polling");
+                        period = WATCHDOG_ALERT;
+                    }
                 }
+                see_to(&**controller).await;
             }
-            see_to(&**controller).await;
         }
     }
 }
