@@ -152,8 +152,14 @@ impl<S: Site> Toolstack<S> {
 
     /// Destroys a domain with its devices. The caller has reserved it.
     pub(super) async fn take_apart(&self, domain: DomainId) -> Result<(), Status> {
+        let hypervisor = self.site.hypervisor();
+        // It must not look for the devices that go; one that has ended or was never started cannot.
+        match hypervisor.domain_pause(domain) {
+            Ok(()) | Err(Status::BadState | Status::NoDomain) => {}
+            Err(status) => return Err(status),
+        }
         self.site.devices().detach_all(domain).await;
-        match self.site.hypervisor().domain_destroy(domain) {
+        match hypervisor.domain_destroy(domain) {
             Ok(()) | Err(Status::NoDomain) => {
                 self.registry.forget(domain);
                 Ok(())
