@@ -7,6 +7,7 @@
 
 pub mod guest;
 pub mod linux;
+pub mod served;
 
 use anyhow::{Result, ensure};
 use godwit_harness::{Emulator, Host, HostConfig, Image, Link, Network, Peer, PortKind};

@@ -1,0 +1,60 @@
+//! A Linux guest saved to a volume and restored from it goes on where it was, twice; a damaged save
+//! is refused and leaves nothing behind.
+
+use anyhow::{Result, ensure};
+use godwit_boot_tests::served::{DATA, GATEWAY, SAVED, boot, check_blocks};
+use godwit_harness::Emulator;
+
+const STREAM_BYTES: u64 = 1 << 20;
+/// A place within the pages of the guest in the saved stream.
+const DAMAGE_AT: usize = 8 << 20;
+
+#[test]
+fn guest_save_restore_qemu() -> Result<()> {
+    let mut site = boot("guest-save-restore-qemu", Emulator::Qemu, "")?;
+    site.create("")?;
+    site.shell_succeeds("guest disk path=/dev/vda blocks=64 seed=5")?;
+    site.shell_succeeds("kept=4711; echo $$ >/tmp/shell")?;
+    for round in 1..=2 {
+        site.says_in_time(&format!("xl save lin main/{SAVED}"), "")?;
+        site.is_gone()?;
+        site.says_in_time(&format!("xl restore main/{SAVED}"), "restored domain 'lin'")?;
+        // The same shell, and what it knew.
+        let said = site.shell_succeeds("test $(cat /tmp/shell) = $$ && echo kept=$kept")?;
+        ensure!(said.contains("kept=4711"), "round {round}: {said}");
+        site.shell_succeeds("guest disk path=/dev/vda blocks=64 seed=5 mode=check")?;
+        site.shell_succeeds("guest disk path=/dev/vda blocks=16 first=128")?;
+        site.guest_pings(GATEWAY)?;
+        site.exchange(STREAM_BYTES)?;
+    }
+    let guest = site.guest();
+    guest.clear(&mut site.host)?;
+    check_blocks(&site.into_store().read_volume(DATA)?, 64, 5)
+}
+
+#[test]
+fn guest_save_damaged_qemu() -> Result<()> {
+    let mut site = boot("guest-save-damaged-qemu", Emulator::Qemu, "")?;
+    let before = site.free_mib()?;
+    let (save, restore) = (
+        format!("xl save lin main/{SAVED}"),
+        format!("xl restore main/{SAVED}"),
+    );
+    site.says(&restore, "there is no saved domain here")?;
+    site.create("")?;
+    site.says_in_time(&save, "")?;
+    // Behind the host's back: dom0 keeps no copy of a volume's contents.
+    let mut contents = site.store.read_volume(SAVED)?;
+    contents[DAMAGE_AT] ^= 1;
+    site.store.write_volume(SAVED, &contents)?;
+    let said = site.says_in_time(&restore, "the checksum of frame")?;
+    ensure!(!said.contains("restored"), "{said}");
+    site.is_gone()?;
+    let after = site.free_mib()?;
+    ensure!(before == after, "{after} MiB are free, not {before}");
+    // What was saved is as it was, so it works again.
+    contents[DAMAGE_AT] ^= 1;
+    site.store.write_volume(SAVED, &contents)?;
+    site.says_in_time(&restore, "restored domain 'lin'")?;
+    site.shell_succeeds("true").map(drop)
+}
