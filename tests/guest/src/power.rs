@@ -39,7 +39,9 @@ fn watch(mut device: File) {
             println!("POWER button pressed");
             // By its path: neither ramdisk nor root disk has its applets as files. It returns only
             // when it fails; the guest stays on then, and whoever pressed sees that.
-            let tried = Command::new("/bin/busybox").args(["poweroff", "-f"]).status();
+            let tried = Command::new("/bin/busybox")
+                .args(["poweroff", "-f"])
+                .status();
             println!("POWER off failed: {tried:?}");
         }
     }

@@ -1,6 +1,6 @@
 //! A learning bridge. Frames are switched while `send` runs; what waits, waits in two places only:
-//! with a sender that is over its rate ([`Port::held`]) and in front of a receiver
-//! ([`Port::waiting`]).
+//! with a sender that is over its rate (`Port::held`) and in front of a receiver
+//! (`Port::waiting`).
 //!
 //! Invariants: the order between two ports is kept; a port never gets its own frames back; stations
 //! of this host are fixed to their ports and learnt nowhere else.

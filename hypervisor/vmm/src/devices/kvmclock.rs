@@ -9,7 +9,7 @@
 //! The parameters follow from the TSC's rate, so a page changes only when somebody moves a TSC or the rate (a move to a host with
 //! another one); it is not rewritten as time goes by. All vCPUs count from one reference, and host TSCs are synchronous (the
 //! hypervisor's own clock rests on that), so the time is the same on every vCPU and may be read without ordering between them: the
-//! flag [`TSC_STABLE`]. It is withdrawn while vCPUs' TSCs differ because a guest has moved one.
+//! flag `TSC_STABLE`. It is withdrawn while vCPUs' TSCs differ because a guest has moved one.
 //!
 //! A page is guest memory; it is changed under its version: odd while it changes, so that a reader takes it again.
 //!

@@ -1,7 +1,7 @@
 //! Disks on other machines: a client of the NBD protocol, fixed newstyle, without TLS.
 //!
 //! [`url::NbdUrl`] names an export; [`NbdDisk::connect`] makes a [`crate::disk::Disk`] of it over
-//! any byte stream a [`Connector`] opens. [`NbdDisk::run`] is to be polled as a task of its own;
+//! any byte stream a [`Connector`] opens. What comes with it is to be polled as a task of its own;
 //! it owns the connection, makes it anew when it breaks, and sends again what was not answered.
 //! A server that hangs or is gone makes requests wait, not fail: [`NbdDisk::link`] says so.
 //!
