@@ -183,9 +183,13 @@ impl Shell {
                 console::write(text.as_bytes());
                 false
             }
-            Effect::Follow { domain, text } => {
+            Effect::Follow {
+                domain,
+                console,
+                text,
+            } => {
                 console::write(text.as_bytes());
-                self.follow(domain).await
+                self.follow(domain, console).await
             }
             Effect::AwaitEnd(domain) => self.await_end(domain).await,
             Effect::AwaitMemory(domain) => self.await_memory(domain).await,

@@ -9,6 +9,8 @@ use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::task::{Context, Poll, Waker};
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_sync::signal::Signal;
 use embassy_time::{Duration, Timer};
 use godwit_abi::{DomainId, Status};
 use godwit_backends::memory::GuestMemory;
@@ -108,6 +110,8 @@ pub(super) struct Screen {
     written: Cell<u64>,
     typed: RefCell<VecDeque<u8>>,
     waker: RefCell<Option<Waker>>,
+    /// Something was written.
+    pub(super) changed: Signal<NoopRawMutex, ()>,
 }
 
 impl Screen {
@@ -139,6 +143,7 @@ impl Terminal for Screen {
         let excess = history.len().saturating_sub(HISTORY_BYTES_MAX);
         history.drain(..excess);
         self.written.set(self.written.get() + bytes.len() as u64);
+        self.changed.signal(());
     }
 
     fn poll_read(&self, context: &mut Context<'_>, out: &mut [u8]) -> Poll<usize> {

@@ -33,6 +33,9 @@ const RATE_BURST_BYTES_MIN: u64 = 16 << 10;
 const COLUMNS: u16 = 80;
 const ROWS: u16 = 24;
 
+/// To who asks for a console that is not there.
+const NO_CONSOLE: &str = "it has no virtio console: set console=1";
+
 /// The same for the back end.
 fn forward(forward: &Forward) -> network::attachment::Forward {
     network::attachment::Forward {
@@ -214,14 +217,35 @@ impl DeviceHost for Devices {
         self.guests.set_balloon(domain, pages)
     }
 
+    fn console_read(&self, domain: DomainId, offset: u64) -> Result<(Vec<u8>, u64), String> {
+        let screen = self.guests.screen(domain).ok_or(NO_CONSOLE)?;
+        Ok(screen.read(offset))
+    }
+
+    fn console_type(&self, domain: DomainId, bytes: &[u8]) -> Result<usize, String> {
+        let screen = self.guests.screen(domain).ok_or(NO_CONSOLE)?;
+        Ok(screen.type_in(bytes))
+    }
+
+    async fn console_changed(&self, domain: DomainId) {
+        match self.guests.screen(domain) {
+            Some(screen) => screen.changed.wait().await,
+            None => core::future::pending().await,
+        }
+    }
+
     fn describe(&self, domain: DomainId, slot: u32) -> String {
-        match self.guests.function(domain, slot) {
+        let port = self.guests.port(domain, slot);
+        let address = port.and_then(|port| port.address());
+        let address = address.map_or_else(String::new, |address| format!("{address}, "));
+        let state = match self.guests.function(domain, slot) {
             None => "not served".into(),
             Some(function) => match function.broken() {
                 Some(broken) => format!("needs a reset: queue {}: {}", broken.queue, broken.error),
                 None if function.features() == 0 => "no driver yet".into(),
                 None => "in use".into(),
             },
-        }
+        };
+        address + &state
     }
 }

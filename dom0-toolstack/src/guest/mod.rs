@@ -111,16 +111,35 @@ impl Guests {
         functions.into_iter().flatten().copied().collect()
     }
 
+    /// What `of` finds in the devices of a guest.
+    fn find<T>(&self, domain: DomainId, of: impl Fn(u32, &Served) -> Option<T>) -> Option<T> {
+        let domains = self.domains.borrow();
+        let mut functions = domains.get(&domain)?.functions.iter();
+        functions.find_map(|(slot, served)| of(*slot, served))
+    }
+
+    /// What a guest's virtio console shows.
+    fn screen(&self, domain: DomainId) -> Option<Rc<Screen>> {
+        self.find(domain, |_, served| match &served.kind {
+            Kind::Console(screen) => Some(Rc::clone(screen)),
+            Kind::Disk | Kind::Vif(_) | Kind::Rng | Kind::Balloon(..) => None,
+        })
+    }
+
+    /// The plug of a guest's network card.
+    fn port(&self, domain: DomainId, slot: u32) -> Option<Rc<GuestPort>> {
+        self.find(domain, |at, served| match &served.kind {
+            Kind::Vif(port) if at == slot => Some(Rc::clone(port)),
+            Kind::Disk | Kind::Vif(_) | Kind::Console(_) | Kind::Rng | Kind::Balloon(..) => None,
+        })
+    }
+
     /// Has a guest's balloon leave it `pages` of what it was given.
     fn set_balloon(&self, domain: DomainId, pages: u64) -> Result<(), String> {
-        let domains = self.domains.borrow();
-        let entry = domains.get(&domain);
-        let mut functions = entry.into_iter().flat_map(|entry| entry.functions.values());
-        let found = functions.find_map(|served| match &served.kind {
+        let found = self.find(domain, |_, served| match &served.kind {
             Kind::Balloon(balloon, _) => Some((Rc::clone(balloon), Rc::clone(&served.function))),
             Kind::Disk | Kind::Vif(_) | Kind::Console(_) | Kind::Rng => None,
         });
-        drop(domains);
         let (balloon, function) = found.ok_or("the domain has no balloon")?;
         let info = Host
             .domain_info(domain)

@@ -4,13 +4,19 @@ use super::typed::Typed;
 use super::{Shell, domains};
 use crate::console;
 use crate::executor::EventPort;
+use crate::guest::Devices;
 use crate::hypercall::Host;
 use alloc::format;
+use alloc::string::{String, ToString};
 use embassy_futures::select::{Either, select};
 use embassy_time::{Duration, Timer};
 use godwit_abi::{DomainId, DomainState, ShutdownReason, Status};
+use godwit_toolstack::command::ConsoleKind;
 use godwit_toolstack::host::Hypervisor;
-use godwit_toolstack::show::{Snapshot, Stream, Tail, TopState, ends_console, ends_top};
+use godwit_toolstack::show::{
+    DeviceTail, Snapshot, Stream, Tail, TopState, ends_console, ends_top,
+};
+use godwit_toolstack::site::{DeviceHost, Site};
 
 /// The screen that `xl top` fills, which a serial line cannot be asked for.
 const ROWS: usize = 24;
@@ -18,18 +24,26 @@ const COLUMNS: usize = 80;
 
 impl Shell {
     /// Shows a domain's console until the operator or the domain ends it. False: interrupted.
-    pub(super) async fn follow(&mut self, domain: DomainId) -> bool {
+    pub(super) async fn follow(&mut self, domain: DomainId, kind: ConsoleKind) -> bool {
+        let devices = self.tools.site.devices();
         domains::hold(Some(domain));
-        let shown = select(
-            show_console(domain, &self.guest_output),
-            hand_over(domain, &mut self.typed),
-        )
-        .await;
+        let shown = match kind {
+            ConsoleKind::Serial => {
+                let give = |bytes: &[u8]| Host.guest_input(domain, bytes).ok();
+                let typing = hand_over(give, &mut self.typed);
+                select(show_console(domain, &self.guest_output), typing).await
+            }
+            ConsoleKind::Virtio => {
+                let give = |bytes: &[u8]| devices.console_type(domain, bytes).ok();
+                let typing = hand_over(give, &mut self.typed);
+                select(show_virtio_console(domain, devices), typing).await
+            }
+        };
         domains::hold(None);
         match shown {
             Either::First(Ok(())) => true,
-            Either::First(Err(status)) => {
-                console::write(format!("the console of {domain}: {status}\n").as_bytes());
+            Either::First(Err(why)) => {
+                console::write(format!("the console of {domain}: {why}\n").as_bytes());
                 false
             }
             Either::Second(()) => {
@@ -63,22 +77,23 @@ impl Shell {
 /// How long to wait before a guest that takes no more typing is asked again.
 const INPUT_RETRY: Duration = Duration::from_millis(10);
 
-/// Hands what is typed to a guest, until a byte that ends it. What the guest does not take waits.
-async fn hand_over(domain: DomainId, typed: &mut Typed) {
+/// Hands what is typed to a guest, until a byte that ends it. `give` says how much the guest has taken,
+/// `None` when it cannot be asked; what it does not take waits.
+async fn hand_over(give: impl Fn(&[u8]) -> Option<usize>, typed: &mut Typed) {
     loop {
         let (bytes, ended) = typed.take_until(ends_console).await;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            match Host.guest_input(domain, rest) {
-                Ok(0) => {
+            match give(rest) {
+                Some(0) => {
                     let retry = Timer::after(INPUT_RETRY);
                     if let Either::Second(()) = select(retry, typed.until(ends_console)).await {
                         return;
                     }
                 }
-                Ok(taken) => rest = &rest[taken..],
+                Some(taken) => rest = &rest[taken..],
                 // It has ended, which is shown, or nothing can be typed to any guest.
-                Err(_) => return typed.until(ends_console).await,
+                None => return typed.until(ends_console).await,
             }
         }
         if ended {
@@ -88,13 +103,14 @@ async fn hand_over(domain: DomainId, typed: &mut Typed) {
 }
 
 /// Until the domain has ended and all it wrote is shown.
-async fn show_console(domain: DomainId, guest_output: &EventPort) -> Result<(), Status> {
-    let mut tail = Tail::open(&Host, Stream::Guest(domain))?;
+async fn show_console(domain: DomainId, guest_output: &EventPort) -> Result<(), String> {
+    let text = |status: Status| status.to_string();
+    let mut tail = Tail::open(&Host, Stream::Guest(domain)).map_err(text)?;
     loop {
         // The state first: what a domain that has ended wrote is all there by then.
-        let end = ended(domain)?;
+        let end = ended(domain).map_err(text)?;
         loop {
-            let more = tail.next(&Host)?;
+            let more = tail.next(&Host).map_err(text)?;
             if more.is_empty() {
                 break;
             }
@@ -102,10 +118,33 @@ async fn show_console(domain: DomainId, guest_output: &EventPort) -> Result<(), 
             console::flush().await;
         }
         if let Some(how) = end {
-            console::write(format!("\n[domain {domain} has ended: {how}]\n").as_bytes());
-            return Ok(());
+            return say_ended(domain, how);
         }
         select(guest_output.wait(), domains::CHANGED.wait()).await;
+    }
+}
+
+fn say_ended(domain: DomainId, how: &str) -> Result<(), String> {
+    console::write(format!("\n[domain {domain} has ended: {how}]\n").as_bytes());
+    Ok(())
+}
+
+/// The same of its virtio console.
+async fn show_virtio_console(domain: DomainId, devices: &Devices) -> Result<(), String> {
+    let mut tail = DeviceTail::open(domain);
+    loop {
+        let end = ended(domain).map_err(|status| status.to_string())?;
+        // With its device a domain that is destroyed loses what it wrote there.
+        match (tail.next(devices), end) {
+            (Ok(more), _) => console::write(more.as_bytes()),
+            (Err(_), Some(_)) => {}
+            (Err(why), None) => return Err(why),
+        }
+        console::flush().await;
+        if let Some(how) = end {
+            return say_ended(domain, how);
+        }
+        select(devices.console_changed(domain), domains::CHANGED.wait()).await;
     }
 }
 

@@ -8,9 +8,7 @@ use crate::loader::{self, Content, Guest, LoadError, LoadPlan};
 use crate::site::yield_now;
 use core::fmt;
 use core::ops::Range;
-use godwit_abi::{
-    CPU_POLICY_PORTABLE, DomainConfig, DomainId, PAGE_SIZE_BYTES, Status, VcpuIndex, field,
-};
+use godwit_abi::{DomainConfig, DomainId, PAGE_SIZE_BYTES, Status, VcpuIndex, field};
 use godwit_records::{Record, VcpuState};
 
 /// Pages of 4 KiB in a MiB.
@@ -102,7 +100,7 @@ pub fn domain_config(config: &Config) -> DomainConfig {
         weight: config.weight,
         cap_percent: config.cap_percent,
         flags: 0,
-        cpu_policy: CPU_POLICY_PORTABLE,
+        cpu_policy: config.cpu_policy.number(),
         reserved_word: 0,
         reserved: 0,
     }

@@ -14,7 +14,7 @@ pub mod spec;
 mod tests;
 pub mod words;
 
-pub use action::{Action, AfterSave, SchedulerSet, StoreCommand, Volume};
+pub use action::{Action, AfterSave, ConsoleKind, SchedulerSet, StoreCommand, Volume};
 pub use complete::{Known, complete};
 
 use crate::config::DiskTarget;

@@ -26,6 +26,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use godwit_abi::{CPU_POLICY_HOST, CPU_POLICY_PORTABLE};
 use report::{Place, Places, Problem, Source};
 use text::{Setting, Value};
 
@@ -46,8 +47,10 @@ pub const MEMORY_MIB_DEFAULT: u64 = 64;
 /// What a file name that means a boot module begins with.
 pub const MODULE_PREFIX: &str = "module:";
 
-/// Whether a domain that does not say so has a source of entropy and a balloon.
-pub const EXTRAS_DEFAULT: bool = false;
+/// Whether a domain that does not say so has a source of entropy.
+pub const RNG_DEFAULT: bool = true;
+/// Whether a domain that does not say so has a balloon.
+pub const BALLOON_DEFAULT: bool = true;
 /// Longest path of a file, in bytes.
 pub const PATH_BYTES_MAX: usize = 256;
 
@@ -112,12 +115,32 @@ impl fmt::Display for Image {
     }
 }
 
-/// Which CPU a guest sees. A baseline that every host has, `portable`, is refused by name until the
-/// hypervisor can be told of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Which CPU a guest sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum CpuPolicy {
+    /// What CPUs of both vendors have, so that the domain can move.
+    #[default]
+    Portable,
     /// What this host has.
     Host,
+}
+
+impl CpuPolicy {
+    /// As a configuration spells it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            CpuPolicy::Portable => "portable",
+            CpuPolicy::Host => "host",
+        }
+    }
+
+    /// As the hypervisor is told (`DomainConfig::cpu_policy`).
+    pub const fn number(self) -> u32 {
+        match self {
+            CpuPolicy::Portable => CPU_POLICY_PORTABLE,
+            CpuPolicy::Host => CPU_POLICY_HOST,
+        }
+    }
 }
 
 /// A checked configuration.

@@ -4,7 +4,7 @@
 mod domains;
 mod stores;
 
-use crate::command::{self, Command, Known};
+use crate::command::{self, Command, ConsoleKind, Known};
 use crate::config;
 use crate::editor::Completion;
 use crate::host::Hypervisor;
@@ -28,11 +28,14 @@ pub enum Effect {
     Print(String),
     /// Write this; the command has failed.
     Fail(String),
-    /// Write `text`, then show a domain's console with a [`Tail`], and hand it what is typed until
+    /// Write `text`, then show a domain's console with a [`Tail`] or
+    /// [`show::DeviceTail`], and hand it what is typed until
     /// [`show::ends_console`].
     Follow {
         /// The domain.
         domain: DomainId,
+        /// Which of its consoles.
+        console: ConsoleKind,
         /// What to write first.
         text: String,
     },

@@ -7,7 +7,7 @@ mod list;
 mod top;
 
 pub use console::{
-    CONSOLE_CHUNK_BYTES, LOG_BYTES_MAX, Printable, Stream, Tail, ends_console, ends_top,
+    CONSOLE_CHUNK_BYTES, DeviceTail, LOG_BYTES_MAX, Printable, Stream, Tail, ends_console, ends_top,
 };
 pub use disks::{DiskRow, disk_dump, disk_list};
 pub use info::{info, uptime};

@@ -95,6 +95,17 @@ pub trait DeviceHost {
     /// Tells a domain's balloon how many pages of 4 KiB the domain is to have.
     fn balloon_target(&self, domain: DomainId, pages: u64) -> Result<(), String>;
 
+    /// What a domain has written to its virtio console from the absolute offset on, as far as it is
+    /// kept, and the offset of its end.
+    fn console_read(&self, domain: DomainId, offset: u64) -> Result<(Vec<u8>, u64), String>;
+
+    /// Types into a domain's virtio console. Returns the bytes taken: fewer while the guest does not
+    /// read.
+    fn console_type(&self, domain: DomainId, bytes: &[u8]) -> Result<usize, String>;
+
+    /// Waits until a domain writes to its virtio console; for ever when it has none.
+    async fn console_changed(&self, domain: DomainId);
+
     /// A few words about a device for the operator: whether its driver runs, its address.
     fn describe(&self, domain: DomainId, slot: u32) -> String;
 }

@@ -254,6 +254,17 @@ impl Journal {
         Ok((Journal { state }, records))
     }
 
+    /// As [`Journal::open`], but makes an empty journal first of a partition that is all zero, as tools
+    /// that know nothing of journals leave one. What is not zero is nobody's to overwrite.
+    pub async fn open_or_format(blocks: Blocks) -> Result<(Journal, Vec<Record>), JournalError> {
+        match Journal::open(blocks.clone()).await {
+            Err(JournalError::NotFormatted) if is_blank(&blocks).await? => {
+                Ok((Journal::format(blocks).await?, Vec::new()))
+            }
+            opened => opened,
+        }
+    }
+
     /// Appends a record. When this returns its number, the record is there after any power cut.
     pub async fn append(&self, kind: u32, bytes: &[u8]) -> Result<u64, JournalError> {
         if bytes.len() > RECORD_BYTES_MAX {
@@ -286,6 +297,20 @@ fn region_bytes(blocks: &Blocks) -> Result<usize, JournalError> {
     let half = (bytes / 2).min(REGION_BYTES_MAX);
     let size = blocks.block_bytes();
     Ok(half as usize / size * size)
+}
+
+/// Whether both regions are all zero.
+async fn is_blank(blocks: &Blocks) -> Result<bool, JournalError> {
+    let region_bytes = region_bytes(blocks)?;
+    let mut bytes = vec![0; region_bytes];
+    for region in [0, 1] {
+        let first = region * (region_bytes / blocks.block_bytes()) as u64;
+        blocks.read(first, &mut bytes).await?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl State {

@@ -50,6 +50,24 @@ fn what_was_appended_is_read() {
 }
 
 #[test]
+fn a_blank_partition_becomes_a_journal_and_no_other_does() {
+    let (disk, partition) = blocks(vec![0; BYTES]);
+    let (journal, found) = finish(Journal::open_or_format(partition.clone())).unwrap();
+    assert_eq!(found.len(), 0);
+    finish(journal.append(9, b"kept")).unwrap();
+    let (_, found) = finish(Journal::open_or_format(partition)).unwrap();
+    assert_eq!((found.len(), found[0].kind), (1, 9));
+    assert_eq!(records(disk.contents()).len(), 1);
+    // One byte, however far back, is somebody's.
+    let mut bytes = vec![0; BYTES];
+    bytes[BYTES - 1] = 1;
+    let (disk, partition) = blocks(bytes.clone());
+    let refused = finish(Journal::open_or_format(partition)).err();
+    assert_eq!(refused, Some(JournalError::NotFormatted));
+    assert_eq!(disk.contents(), bytes);
+}
+
+#[test]
 fn a_full_journal_goes_on_after_a_checkpoint() {
     let (disk, partition) = blocks(vec![0; BYTES]);
     let journal = finish(Journal::format(partition)).unwrap();

@@ -17,8 +17,8 @@
 //!
 //! **Files and journal.** `store.open_files(Access::Write, "dom0")` gives the partition;
 //! [`blocks::Blocks::new`] pairs it with memory; [`files::Files::open`] (or `format`) makes files
-//! of it. The same with `open_journal` and [`journal::Journal::open`], which gives all records
-//! there are; `Full` asks for a [`journal::Journal::checkpoint`] with those still needed.
+//! of it. The same with `open_journal` and [`journal::Journal::open_or_format`], which gives all
+//! records there are; `Full` asks for a [`journal::Journal::checkpoint`] with those still needed.
 //!
 //! **NBD.** Parse [`nbd::url::NbdUrl`], implement [`nbd::Connector`] and [`nbd::Stream`] over a TCP
 //! socket and [`nbd::Timer`] over the clock, call [`nbd::NbdDisk::connect`], spawn the driver it

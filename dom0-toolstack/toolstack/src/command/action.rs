@@ -15,6 +15,15 @@ pub enum AfterSave {
     Pause,
 }
 
+/// Which console of a domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConsoleKind {
+    /// The serial port, which every domain has.
+    Serial,
+    /// The virtio console, which dom0 serves.
+    Virtio,
+}
+
 /// What is to be done with one domain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the names are those of the commands")]
@@ -23,6 +32,7 @@ pub enum Action {
     Pause,
     Unpause,
     Console {
+        kind: ConsoleKind,
         follow: bool,
     },
     /// Press the power button; with `again` it is to come back.

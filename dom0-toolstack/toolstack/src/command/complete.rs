@@ -163,7 +163,7 @@ fn settings(typed: &str, known: Known<'_>) -> Vec<Candidate> {
                 .collect()
         }
         "type" => ["pvh", "hvm"].map(value).into(),
-        "cpu_policy" => ["host"].map(value).into(),
+        "cpu_policy" => ["portable", "host"].map(value).into(),
         "disk" => {
             let disk = |name: &String| Candidate {
                 text: format!("{key}={name},raw,"),

@@ -5,9 +5,9 @@ mod devices;
 use super::report::{Place, Places, Problem};
 use super::text::{Setting, Value};
 use super::{
-    CAP_PERCENT_MAX, CMDLINE_BYTES_MAX, Config, CpuPolicy, EXTRAS_DEFAULT, EndAction, EndActions,
+    BALLOON_DEFAULT, CAP_PERCENT_MAX, CMDLINE_BYTES_MAX, Config, CpuPolicy, EndAction, EndActions,
     Image, MEMORY_MIB_DEFAULT, MEMORY_MIB_MAX, MODULE_PREFIX, NAME_BYTES_MAX, PATH_BYTES_MAX,
-    VCPUS_MAX, WEIGHT_DEFAULT, cpus,
+    RNG_DEFAULT, VCPUS_MAX, WEIGHT_DEFAULT, cpus,
 };
 use crate::suggest::nearest;
 use alloc::format;
@@ -146,7 +146,7 @@ impl Keys<'_> {
         let memory_mib = memory_mib.unwrap_or(MEMORY_MIB_DEFAULT);
         let name = self.name();
         let uuid = self.uuid();
-        let balloon = self.flag("balloon").unwrap_or(EXTRAS_DEFAULT);
+        let balloon = self.flag("balloon").unwrap_or(BALLOON_DEFAULT);
         let memory_max_mib = self.memory_max(memory_mib, balloon);
         let vcpus = self.number("vcpus", 1..=u64::from(VCPUS_MAX));
         let vcpus = vcpus.unwrap_or(1) as u32;
@@ -172,7 +172,7 @@ impl Keys<'_> {
             disks: self.disks(),
             vifs: self.vifs(),
             console: self.flag("console").unwrap_or(false),
-            rng: self.flag("rng").unwrap_or(EXTRAS_DEFAULT),
+            rng: self.flag("rng").unwrap_or(RNG_DEFAULT),
             balloon,
             autostart: self.flag("autostart").unwrap_or(false),
             end: self.end(),
@@ -299,8 +299,16 @@ impl Keys<'_> {
     }
 
     fn cpu_policy(&mut self) -> CpuPolicy {
-        self.check_word("cpu_policy", &["host"], &["portable"]);
-        CpuPolicy::Host
+        let Some((text, place)) = self.text("cpu_policy", 32) else {
+            return CpuPolicy::default();
+        };
+        let all = [CpuPolicy::Portable, CpuPolicy::Host];
+        let found = all.into_iter().find(|policy| policy.word() == text);
+        found.unwrap_or_else(|| {
+            let what = format!("'cpu_policy' cannot be '{text}'; use \"portable\" or \"host\"");
+            self.complain(place, what);
+            CpuPolicy::default()
+        })
     }
 
     /// As `xl` does it: `cmdline` as it stands, or `root=` and `extra` put together.

@@ -1,6 +1,6 @@
 //! A configuration as text, in the syntax it is read from: reading it back gives the same.
 
-use super::{Config, CpuPolicy};
+use super::Config;
 use crate::show::uuid_text;
 use alloc::format;
 use alloc::string::String;
@@ -36,10 +36,7 @@ impl Config {
                 .collect();
             say("cpus", list(&sets));
         }
-        let policy = match self.cpu_policy {
-            CpuPolicy::Host => "host",
-        };
-        say("cpu_policy", quoted(policy));
+        say("cpu_policy", quoted(self.cpu_policy.word()));
         say("disk", list(&self.disks));
         say("vif", list(&self.vifs));
         let flags = [

@@ -1,13 +1,13 @@
 //! Commands about domains.
 
 use super::{Answer, Effect, print, some_or_all};
-use crate::command::{Action, AfterSave, SchedulerSet};
+use crate::command::{Action, AfterSave, ConsoleKind, SchedulerSet};
 use crate::config::{Attachment, Mac};
 use crate::host::Hypervisor;
 use crate::names::{id_of, resolve};
 use crate::operate::{Created, OperateError, Toolstack};
 use crate::registry::Entry;
-use crate::show::{self, Stream, Tail};
+use crate::show::{self, DeviceTail, Stream, Tail};
 use crate::site::{Device, DeviceHost, Site};
 use crate::table::{Align, Table, pair};
 use alloc::format;
@@ -39,6 +39,7 @@ fn list_long<S: Site>(toolstack: &Toolstack<S>, domains: &[DomainInfo]) -> Strin
         let Some(entry) = toolstack.registry.entry(id_of(info)) else {
             continue;
         };
+        pair(&mut out, "cpu_policy", entry.config.cpu_policy.word());
         pair(&mut out, "memory_target", &format!("{}", entry.target_mib));
         pair(&mut out, "restarts", &format!("{}", entry.restarts));
         if let Some(source) = &entry.source {
@@ -61,7 +62,11 @@ pub(super) fn made(how: &str, made: &Created, console: bool) -> Answer {
     let (name, domain) = (&made.name, made.domain);
     let text = format!("{how} domain '{name}' (id {domain})\n");
     match console {
-        true => Ok(Effect::Follow { domain, text }),
+        true => Ok(Effect::Follow {
+            domain,
+            console: ConsoleKind::Serial,
+            text,
+        }),
         false => print(text),
     }
 }
@@ -79,7 +84,7 @@ pub(super) async fn answer<S: Site>(
         Action::Destroy => toolstack.destroy(domain).await?,
         Action::Pause => hypervisor.domain_pause(domain)?,
         Action::Unpause => hypervisor.domain_unpause(domain)?,
-        Action::Console { follow } => return console(hypervisor, domain, follow),
+        Action::Console { kind, follow } => return console(toolstack, domain, kind, follow),
         Action::Shutdown { again, wait } => {
             toolstack.ask_to_end(domain, again)?;
             if wait {
@@ -134,12 +139,27 @@ fn known<S: Site>(toolstack: &Toolstack<S>, domain: DomainId) -> Result<Entry, O
     entry.ok_or(OperateError::Foreign(domain))
 }
 
-fn console(hypervisor: &impl Hypervisor, domain: DomainId, follow: bool) -> Answer {
+fn console<S: Site>(
+    toolstack: &Toolstack<S>,
+    domain: DomainId,
+    console: ConsoleKind,
+    follow: bool,
+) -> Answer {
     if follow {
         let text = String::new();
-        return Ok(Effect::Follow { domain, text });
+        return Ok(Effect::Follow {
+            domain,
+            console,
+            text,
+        });
     }
-    let mut text = Tail::open(hypervisor, Stream::Guest(domain))?.all(hypervisor)?;
+    let hypervisor = toolstack.site.hypervisor();
+    let mut text = match console {
+        ConsoleKind::Serial => Tail::open(hypervisor, Stream::Guest(domain))?.all(hypervisor)?,
+        ConsoleKind::Virtio => DeviceTail::open(domain)
+            .next(toolstack.site.devices())
+            .map_err(OperateError::Other)?,
+    };
     // A guest may be in the middle of a line; the prompt begins one.
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
@@ -265,6 +285,7 @@ fn network_list<S: Site>(
         ("Mac Addr.", Align::Left, 17),
         ("PCI", Align::Right, 3),
         ("Type", Align::Left, 6),
+        ("Forwards", Align::Left, 16),
         ("State", Align::Left, 0),
     ]);
     let entry = known(toolstack, domain)?;
@@ -284,10 +305,23 @@ fn network_list<S: Site>(
                 Attachment::Bridge { .. } => "bridge".into(),
                 Attachment::Nat { .. } => "nat".into(),
             },
+            forwards(&vif.attachment),
             slot.map(describe).unwrap_or_default(),
         ]);
     }
     Ok(table.render())
+}
+
+/// The ports of the host that lead to a guest, as they are configured.
+fn forwards(attachment: &Attachment) -> String {
+    match attachment {
+        Attachment::Bridge { .. } => "-".into(),
+        Attachment::Nat { forwards, .. } if forwards.is_empty() => "-".into(),
+        Attachment::Nat { forwards, .. } => {
+            let texts: Vec<String> = forwards.iter().map(ToString::to_string).collect();
+            texts.join(" ")
+        }
+    }
 }
 
 /// A network device by its number or address.

@@ -55,6 +55,7 @@ fn life_of_a_domain() {
         enter(&host, "xl console web"),
         Effect::Follow {
             domain: id,
+            console: ConsoleKind::Serial,
             text: String::new()
         }
     );

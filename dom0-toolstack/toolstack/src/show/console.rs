@@ -5,6 +5,7 @@
 //! characters other than tab and line end are shown, not obeyed.
 
 use crate::host::Hypervisor;
+use crate::site::DeviceHost;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -104,6 +105,40 @@ impl Tail {
             }
             out.push_str(&more);
         }
+        Ok(out)
+    }
+}
+
+/// A reader of a domain's virtio console.
+#[derive(Clone, Debug)]
+pub struct DeviceTail {
+    domain: DomainId,
+    offset: u64,
+    printable: Printable,
+}
+
+impl DeviceTail {
+    /// A reader at the oldest byte kept.
+    pub fn open(domain: DomainId) -> Self {
+        Self {
+            domain,
+            offset: 0,
+            printable: Printable::default(),
+        }
+    }
+
+    /// Everything that has come; empty when there is nothing more now. Says how much was
+    /// overwritten before it could be read.
+    pub fn next(&mut self, devices: &impl DeviceHost) -> Result<String, String> {
+        let (bytes, end) = devices.console_read(self.domain, self.offset)?;
+        let mut out = String::new();
+        // What was written before somebody first looked is missed by nobody.
+        let lost = end.saturating_sub(bytes.len() as u64 + self.offset);
+        if lost > 0 && self.offset > 0 {
+            out = format!("[{lost} bytes were overwritten]\n");
+        }
+        self.offset = end;
+        self.printable.take(&bytes, &mut out);
         Ok(out)
     }
 }

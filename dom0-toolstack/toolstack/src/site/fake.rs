@@ -46,6 +46,10 @@ pub struct FakeDevices {
     pub quiesced: RefCell<Vec<DomainId>>,
     /// What balloons were told, pages.
     pub targets: RefCell<BTreeMap<DomainId, u64>>,
+    /// What every virtio console has written.
+    pub console: RefCell<Vec<u8>>,
+    /// What was typed into a virtio console.
+    pub typed: RefCell<Vec<u8>>,
     /// Calls that can fail, made so far.
     pub calls: Cell<usize>,
     /// The call that fails, counted from 0.
@@ -147,6 +151,24 @@ impl DeviceHost for FakeDevices {
         self.count()?;
         self.targets.borrow_mut().insert(domain, pages);
         Ok(())
+    }
+
+    fn console_read(&self, domain: DomainId, offset: u64) -> Result<(Vec<u8>, u64), String> {
+        if !self.of(domain).contains(&Device::Console) {
+            return Err("it has no virtio console: set console=1".into());
+        }
+        let console = self.console.borrow();
+        let start = console.len().min(offset as usize);
+        Ok((console[start..].into(), console.len() as u64))
+    }
+
+    fn console_type(&self, _: DomainId, bytes: &[u8]) -> Result<usize, String> {
+        self.typed.borrow_mut().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    async fn console_changed(&self, _: DomainId) {
+        yield_now().await;
     }
 
     fn describe(&self, _: DomainId, slot: u32) -> String {

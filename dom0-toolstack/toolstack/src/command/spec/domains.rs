@@ -1,7 +1,7 @@
 //! Commands about domains as a whole.
 
 use super::*;
-use crate::command::{EMPTY_CONFIG, TOP_DELAY_SECONDS, size};
+use crate::command::{ConsoleKind, EMPTY_CONFIG, TOP_DELAY_SECONDS, size};
 use crate::config::cpus;
 use alloc::format;
 use alloc::string::String;
@@ -42,9 +42,10 @@ pub(super) static SPECS: &[Spec] = &[
     spec("xl unpause", &[DOMAIN], &[], ["take one pause back", ""],
         |_, arguments| Ok(on(Action::Unpause, arguments))),
     spec("xl console", &[DOMAIN],
-        &[flag('n', "no-follow", "show what is kept and return")],
-        ["a domain's serial console: what is kept, then what comes", "What is typed goes to the guest. Ctrl-] ends it.\n"],
-        |_, arguments| Ok(on(Action::Console { follow: !arguments.has('n') }, arguments))),
+        &[flag('n', "no-follow", "show what is kept and return"),
+          option('t', "type", "TYPE", Kind::Text, "serial, or pv for the virtio console (serial)")],
+        ["a domain's console: what is kept, then what comes", "What is typed goes to the guest. Ctrl-] ends it.\n"],
+        console),
     spec("xl save", &[DOMAIN, VOLUME],
         &[flag('c', "checkpoint", "let the domain run on"),
           flag('p', "pause", "leave the domain paused")],
@@ -127,6 +128,21 @@ fn create(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandE
         paused,
         console,
     })
+}
+
+fn console(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
+    let kind = match arguments.value('t') {
+        None | Some("serial") => ConsoleKind::Serial,
+        Some("pv") => ConsoleKind::Virtio,
+        Some(other) => {
+            return Err(usage_error(
+                spec,
+                format!("TYPE is serial or pv, not '{other}'"),
+            ));
+        }
+    };
+    let follow = !arguments.has('n');
+    Ok(on(Action::Console { kind, follow }, arguments))
 }
 
 fn config_update(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {

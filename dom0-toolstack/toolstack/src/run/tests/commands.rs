@@ -1,6 +1,7 @@
 //! Commands about devices, volumes and files, as an operator types them.
 
 use super::*;
+use crate::command::ConsoleKind;
 use crate::operate::tests::toolstack;
 
 const CREATE: &str = "xl create /dev/null name=n memory=4 maxmem=5 kernel=module:k balloon=1 vcpus=2 \
@@ -20,11 +21,11 @@ fn devices_are_listed_and_changed() {
     assert_eq!(printed(&host, "xl block-list n"), want);
     let list = printed(&host, "xl network-list 1");
     assert!(
-        list.contains("  0 02:00:00:00:00:01  05 nat    slot 5\n"),
+        list.contains("  0 02:00:00:00:00:01  05 nat    -                slot 5\n"),
         "{list}"
     );
     assert_eq!(printed(&host, "xl block-attach n main/db,raw,vdb,rw"), "");
-    assert!(printed(&host, "xl block-list n").contains("vdb   07 rw     main/db"));
+    assert!(printed(&host, "xl block-list n").contains("vdb   08 rw     main/db"));
     assert!(failed(&host, "xl block-attach n main/db,raw,vdc").contains("in use by domain 'n'"));
     assert_eq!(printed(&host, "xl block-detach n vdb"), "");
     assert!(failed(&host, "xl block-detach n vdb").contains("no such device"));
@@ -83,9 +84,32 @@ fn a_domain_is_asked_named_and_timed() {
     let console = "xl create -c /dev/null name=c memory=5 kernel=module:k";
     let text = String::from("created domain 'c' (id 2)\n");
     let domain = DomainId::new(2, 0);
-    assert_eq!(enter(&host, console), Effect::Follow { domain, text });
+    let console = (enter(&host, console), ConsoleKind::Serial);
+    let want = Effect::Follow {
+        domain,
+        console: console.1,
+        text,
+    };
+    assert_eq!(console.0, want);
     let foreign = host.site.hypervisor.add_domain("x", 8);
     assert!(failed(&host, "xl config-list x").contains(&format!("domain {foreign} was made from")));
+}
+
+#[test]
+fn a_virtio_console_is_read_and_followed() {
+    let host = ready();
+    assert!(failed(&host, "xl console -n -t pv n").contains("no virtio console: set console=1"));
+    assert!(parse_line("xl console -t vga n").is_err());
+    let create = "xl create /dev/null name=c memory=5 kernel=module:k console=1";
+    assert_eq!(printed(&host, create), "created domain 'c' (id 2)\n");
+    host.site.devices.console.borrow_mut().extend(b"login:\x1b");
+    assert_eq!(printed(&host, "xl console -n -t pv c"), "login:\\x1b\n");
+    let want = Effect::Follow {
+        domain: DomainId::new(2, 0),
+        console: ConsoleKind::Virtio,
+        text: String::new(),
+    };
+    assert_eq!(enter(&host, "xl console -t pv c"), want);
 }
 
 #[test]
