@@ -1,0 +1,72 @@
+//! dom0 dies under a Linux guest that works on its disk and its network: the guest goes on with the
+//! next dom0, and nothing it wrote is lost.
+
+use anyhow::{Context, Result, ensure};
+use godwit_boot_tests::ensure_all;
+use godwit_boot_tests::linux::BOOT_TIMEOUT;
+use godwit_boot_tests::served::{DATA, GATEWAY, Served, boot, check_blocks};
+use godwit_harness::Emulator;
+use std::time::{Duration, Instant};
+
+const STREAM_BYTES: u64 = 1 << 20;
+/// Writes and checks other contents in each round, for ever. A failed check prints `BAD`.
+const LOAD: &str = "(r=0; while guest disk path=/dev/vda blocks=16 first=64 round=$r >/tmp/out; do \
+                    r=$((r+1)); echo LOAD $r; done; cat /tmp/out) & true";
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Rounds of the load so far.
+fn rounds(site: &mut Served) -> Result<u64> {
+    let said = site.host.command("xl console -n lin")?;
+    ensure!(!said.contains(" BAD"), "the load failed:\n{said}");
+    let last = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("LOAD "))
+        .next_back();
+    last.context("no load")?.trim().parse().context("a number")
+}
+
+fn goes_on(site: &mut Served) -> Result<()> {
+    let before = rounds(site)?;
+    let deadline = Instant::now() + TIMEOUT * site.host.emulator().slowness();
+    while rounds(site)? < before + 3 {
+        ensure!(Instant::now() < deadline, "the load stands still");
+    }
+    Ok(())
+}
+
+fn crash(label: &str, emulator: Emulator) -> Result<()> {
+    let mut site = boot(label, emulator, "")?;
+    site.create("")?;
+    site.shell_succeeds("guest disk path=/dev/vda blocks=32 seed=9")?;
+    site.shell_succeeds(LOAD)?;
+    site.shell_succeeds(&format!("ping -i 0.2 {GATEWAY} >/tmp/pings & true"))?;
+    goes_on(&mut site)?;
+    for number in 1..=2 {
+        let timeout = BOOT_TIMEOUT * emulator.slowness();
+        let console = site.host.console();
+        console.send_line("xl debug-keys D")?;
+        console.expect(&format!("built anew (restart {number})"), timeout)?;
+        site.host.wait_prompt()?;
+        site.host
+            .command_until("xl block-list lin", "main/data", TIMEOUT)?;
+        site.host
+            .command_until("xl network-list lin", "nat", TIMEOUT)?;
+        goes_on(&mut site)?;
+        ensure_all(&site.host.command("xl console -n lin")?, &["LOAD "])?;
+        site.guest_pings(GATEWAY)?;
+        if emulator == Emulator::Qemu {
+            site.exchange(STREAM_BYTES)?;
+        }
+    }
+    site.shell_succeeds("guest disk path=/dev/vda blocks=32 seed=9 mode=check")?;
+    let guest = site.guest();
+    guest.clear(&mut site.host)?;
+    let store = site.into_store();
+    check_blocks(&store.read_volume(DATA)?, 32, 9)?;
+    store.check()
+}
+
+#[test]
+fn guest_dom0_crash_qemu() -> Result<()> {
+    crash("guest-dom0-crash-qemu", Emulator::Qemu)
+}
