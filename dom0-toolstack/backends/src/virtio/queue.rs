@@ -142,12 +142,14 @@ impl Queue {
     }
 
     /// The chain is done; `written` bytes were written to its writable part, from its start. Shows
-    /// once [`publish`](Queue::publish) is called and all before it are done as well.
+    /// once [`publish`](Queue::publish) is called and all before it are done as well. After an error
+    /// (the used ring was taken away) it is no longer in flight either.
     pub fn complete(&mut self, chain: Chain, written: u32) -> Result<(), QueueError> {
         let index = usize::from(chain.position().wrapping_sub(self.next_used));
         let slot = self.slots.get_mut(index).expect("a chain of this queue");
         assert!(slot.written.is_none(), "completed twice");
         slot.written = Some(written);
+        let mut result = Ok(());
         while let Some(Slot {
             head,
             written: Some(written),
@@ -156,14 +158,14 @@ impl Queue {
             let mut element = [0; 8];
             element[..4].copy_from_slice(&u32::from(*head).to_le_bytes());
             element[4..].copy_from_slice(&written.to_le_bytes());
-            if !self.condemned {
+            if !self.condemned && result.is_ok() {
                 let gpa = self.setup.used_element(self.next_used);
-                self.memory.write(gpa, &element)?;
+                result = self.memory.write(gpa, &element).map_err(QueueError::from);
             }
             self.slots.pop_front();
             self.next_used = self.next_used.wrapping_add(1);
         }
-        Ok(())
+        result
     }
 
     /// Shows the driver what is done. Returns whether to interrupt it.

@@ -232,6 +232,12 @@ fn what_was_not_agreed_on_is_dropped() {
     udp[1] = 3;
     let mut nothing = all;
     nothing[4..6].fill(0);
+    let mut tiny = all;
+    tiny[4..6].copy_from_slice(&47u16.to_le_bytes());
+    let mut headers_beyond = all;
+    headers_beyond[2..4].fill(0xff);
+    let mut checksum_beyond = csum;
+    checksum_beyond[8..10].copy_from_slice(&((154 - 34 - 1) as u16).to_le_bytes());
     let offload = CSUM | HOST_TSO4 | HOST_TSO6;
     for (features, header, passes) in [
         (offload, all, true),
@@ -243,6 +249,9 @@ fn what_was_not_agreed_on_is_dropped() {
         (offload | HOST_ECN, ecn, true),
         (offload, udp, false),
         (offload, nothing, false),
+        (offload, tiny, false),
+        (offload, headers_beyond, false),
+        (offload, checksum_beyond, false),
         (offload, header(None, frame.segmentation).bytes(), false),
     ] {
         let mut bench = bench(features);

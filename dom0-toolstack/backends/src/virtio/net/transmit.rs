@@ -2,7 +2,7 @@
 
 use super::{FRAMES_MAX, HEADER_BYTES, Net, NetHeader, TRANSMIT};
 use crate::frame::Frame;
-use crate::network::offload::LONG_FRAME_BYTES_MAX;
+use crate::network::offload::{LONG_FRAME_BYTES_MAX, SEGMENT_PAYLOAD_BYTES_MIN};
 use crate::virtio::VirtioFunction;
 use crate::virtio::queue::Chain;
 use alloc::vec;
@@ -51,6 +51,19 @@ impl Net {
     }
 }
 
+/// Whether what is left undone can be done to a frame of `length` bytes. Other guests' drivers get
+/// these fields as they are, and need not be as careful.
+fn fits(header: &NetHeader, length: usize) -> bool {
+    let inside = header.checksum.is_none_or(|partial| {
+        usize::from(partial.start) + usize::from(partial.offset) + 2 <= length
+    });
+    let cuttable = header.segmentation.is_none_or(|segmentation| {
+        segmentation.payload_bytes >= SEGMENT_PAYLOAD_BYTES_MIN
+            && usize::from(segmentation.header_bytes) <= length
+    });
+    inside && cuttable
+}
+
 /// The frame of a chain, if it is one.
 fn parse(features: u64, chain: &Chain) -> Option<Frame> {
     let mut header = [0; HEADER_BYTES];
@@ -61,6 +74,9 @@ fn parse(features: u64, chain: &Chain) -> Option<Frame> {
     }
     chain.read(0, &mut header);
     let header = NetHeader::parse(&header, features).ok()?;
+    if !fits(&header, length) {
+        return None;
+    }
     let mut bytes = vec![0; length];
     chain.read(HEADER_BYTES as u64, &mut bytes);
     Some(Frame {

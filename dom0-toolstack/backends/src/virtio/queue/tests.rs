@@ -54,6 +54,27 @@ fn what_is_offered_arrives_and_comes_back() {
     assert_eq!(&out, b"wxyz");
 }
 
+/// The rings are not held: a guest can give their pages away while requests are worked on. Whoever
+/// waits for those waits for no ring.
+#[test]
+fn nothing_stays_in_flight_when_the_used_ring_goes_away() {
+    let (mut driver, mut queue) = pair(8, false);
+    let mut take = || {
+        driver.offer(&[(DATA, 4)], &[]).expect("room");
+        queue.take().unwrap().expect("one")
+    };
+    let (first, second) = (take(), take());
+    let page = queue.setup.used / 4096;
+    assert!(queue.memory.remove_page(page).is_some());
+    queue.complete(second, 0).unwrap();
+    assert!(!queue.is_idle());
+    assert!(matches!(
+        queue.complete(first, 0),
+        Err(QueueError::NotMemory { .. })
+    ));
+    assert!(queue.is_idle(), "else a reset would never end");
+}
+
 #[test]
 fn completions_show_in_the_order_of_the_available_ring() {
     let (mut driver, mut queue) = pair(8, false);
