@@ -8,16 +8,19 @@ use super::save::FRAME_VERSION;
 use super::volume_stream::VolumeSource;
 use super::{Created, OperateError, Toolstack, scan};
 use crate::build::{self, Step, refused};
-use crate::config::{self, DiskTarget};
+use crate::config::{self, Config, DiskTarget};
 use crate::host::{COPY_BYTES_MAX, Hypervisor};
+use crate::loader::memory_of;
 use crate::registry::{Entry, LINKS_MAX, Phase};
 use crate::site::{DeviceHost, Link, Site};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use godwit_abi::{DomainId, PAGE_SIZE_BYTES, VcpuIndex};
+use core::ops::Range;
+use godwit_abi::{BLOB_BYTES_MAX, DomainId, PAGE_SIZE_BYTES, PLATFORM_STATE_BYTES_MAX, VcpuIndex};
 use godwit_migrate::stream::{Frame, FrameKind, MemoryDigest, Pages, Reader, Source, Zeroes};
+use godwit_records::{Record, VcpuState, XsaveState};
 
 /// What has come besides memory.
 #[derive(Default)]
@@ -103,8 +106,10 @@ impl<S: Site> Toolstack<S> {
         let mut arrived = Arrived::default();
         while let Some(frame) = next(reader).await? {
             match frame.kind {
-                FrameKind::PAGES => self.write_pages(domain, &frame).await?,
-                FrameKind::ZEROES => self.populate_zeroes(domain, &frame).await?,
+                FrameKind::PAGES => self.write_pages(domain, &entry.config, &frame).await?,
+                FrameKind::ZEROES => {
+                    self.populate_zeroes(domain, &entry.config, &frame).await?;
+                }
                 _ => arrived.take(frame)?,
             }
         }
@@ -138,11 +143,17 @@ impl<S: Site> Toolstack<S> {
             .map_err(refused(Step::Unpause))?)
     }
 
-    async fn write_pages(&self, domain: DomainId, frame: &Frame) -> Result<(), OperateError> {
+    async fn write_pages(
+        &self,
+        domain: DomainId,
+        config: &Config,
+        frame: &Frame,
+    ) -> Result<(), OperateError> {
         let pages = Pages::decode(&frame.body).map_err(|_| bad(frame, "with wrong numbers"))?;
         let start = pages.first * PAGE_SIZE_BYTES;
         let range = start..start + pages.bytes.len() as u64;
         let hypervisor = self.site.hypervisor();
+        check_range(config, frame, &range)?;
         build::populate(hypervisor, domain, &range).await?;
         let chunks = pages.bytes.chunks(COPY_BYTES_MAX);
         for (address, chunk) in (start..).step_by(COPY_BYTES_MAX).zip(chunks) {
@@ -152,10 +163,16 @@ impl<S: Site> Toolstack<S> {
         Ok(())
     }
 
-    async fn populate_zeroes(&self, domain: DomainId, frame: &Frame) -> Result<(), OperateError> {
+    async fn populate_zeroes(
+        &self,
+        domain: DomainId,
+        config: &Config,
+        frame: &Frame,
+    ) -> Result<(), OperateError> {
         let runs = Zeroes::decode(&frame.body).map_err(|_| bad(frame, "with wrong numbers"))?;
         for run in runs {
             let range = run.start * PAGE_SIZE_BYTES..run.end * PAGE_SIZE_BYTES;
+            check_range(config, frame, &range)?;
             build::populate(self.site.hypervisor(), domain, &range).await?;
         }
         Ok(())
@@ -182,6 +199,10 @@ impl<S: Site> Toolstack<S> {
 impl Arrived {
     /// Takes a frame that carries no memory.
     fn take(&mut self, frame: Frame) -> Result<(), OperateError> {
+        let most = record_bytes_max(frame.kind);
+        if most.is_some_and(|most| frame.body.len() > most) {
+            return Err(bad(&frame, "that is too long"));
+        }
         let again = match frame.kind {
             FrameKind::VCPU | FrameKind::XSAVE => {
                 let Some((number, record)) = frame.body.split_first_chunk() else {
@@ -254,6 +275,31 @@ impl Arrived {
                 "the stream has devices without a name".into(),
             )),
         }
+    }
+}
+
+/// The longest body of a kind that is kept until the stream ends; without a bound a stream could ask
+/// for more than dom0 has.
+fn record_bytes_max(kind: FrameKind) -> Option<usize> {
+    match kind {
+        FrameKind::VCPU => Some(size_of::<u16>() + VcpuState::MAX_BYTES),
+        FrameKind::XSAVE => Some(size_of::<u16>() + XsaveState::MAX_BYTES),
+        FrameKind::PLATFORM => Some(PLATFORM_STATE_BYTES_MAX as usize),
+        FrameKind::DEVICE => Some(size_of::<u32>() + BLOB_BYTES_MAX as usize),
+        _ => None,
+    }
+}
+
+/// Refuses memory where the domain has none: it would lie over its devices, and in no digest.
+fn check_range(config: &Config, frame: &Frame, range: &Range<u64>) -> Result<(), OperateError> {
+    let memory = memory_of(config.memory_max_mib << 20);
+    let inside = |part: &Range<u64>| {
+        let end = part.end.min(range.end);
+        end.saturating_sub(part.start.max(range.start))
+    };
+    match memory.iter().map(inside).sum::<u64>() == range.end - range.start {
+        true => Ok(()),
+        false => Err(bad(frame, "where the domain has no memory")),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::config::DiskTarget;
 use crate::names;
 use crate::site::{Site, Stores};
 use godwit_backends::disk::Disk;
+use godwit_migrate::stream::{Frame, FrameKind, Reader, Sink, Source, SourceError, Writer};
 use std::collections::BTreeMap;
 
 const VOLUME_BYTES: u64 = 1 << 20;
@@ -210,6 +211,86 @@ fn a_damaged_volume_is_refused_by_name_and_nothing_remains() {
         );
         assert_eq!(host(&toolstack).domains().count(), 1, "octet {at}");
         assert!(toolstack.registry.all().is_empty());
+    }
+}
+
+/// A stream in memory.
+#[derive(Default)]
+struct Octets(Vec<u8>);
+
+impl Source for &mut Octets {
+    async fn read(&mut self, out: &mut [u8]) -> Result<(), SourceError> {
+        let rest = self.0.split_off(out.len().min(self.0.len()));
+        out.copy_from_slice(&core::mem::replace(&mut self.0, rest));
+        Ok(())
+    }
+}
+
+impl Sink for &mut Octets {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The frames of a stream, with one more behind the first, as another stream.
+fn with_frame(stream: Vec<u8>, more: (FrameKind, &[u8])) -> Vec<u8> {
+    let (mut from, mut to) = (Octets(stream), Octets::default());
+    block_on(async {
+        let mut reader = Reader::begin(&mut from).await.unwrap();
+        let mut writer = Writer::begin(&mut to, 7).await.unwrap();
+        let mut more = Some(more);
+        while let Some(Frame {
+            kind,
+            version,
+            body,
+        }) = reader.next().await.unwrap()
+        {
+            writer.frame(kind, version, &[&body]).await.unwrap();
+            if let Some((kind, body)) = more.take() {
+                writer.frame(kind, version, &[body]).await.unwrap();
+            }
+        }
+        writer.finish().await.unwrap();
+    });
+    to.0
+}
+
+#[test]
+fn a_hostile_stream_gets_neither_memory_nor_places_that_are_not_its_own() {
+    let (toolstack, id) = ready();
+    block_on(toolstack.save(id, &target(), AfterSave::Destroy)).unwrap();
+    let key = ("main".into(), "saved".into());
+    let good = toolstack.site.stores.volumes.borrow()[&key].contents();
+    let numbers =
+        |numbers: &[u64]| -> Vec<u8> { numbers.iter().flat_map(|one| one.to_le_bytes()).collect() };
+    let mut page = numbers(&[0xfee00]);
+    page.resize(8 + 4096, 1);
+    let long = std::vec![0; 256 << 10];
+    for (kind, body, says) in [
+        (FrameKind::PAGES, page, "has no memory"),
+        // The domain has 512 pages.
+        (FrameKind::ZEROES, numbers(&[511, 2]), "has no memory"),
+        (FrameKind::ZEROES, numbers(&[1 << 39, 1]), "has no memory"),
+        (FrameKind::VCPU, long.clone(), "too long"),
+        (FrameKind::XSAVE, long.clone(), "too long"),
+        (FrameKind::PLATFORM, long.clone(), "too long"),
+        (FrameKind::DEVICE, long, "too long"),
+    ] {
+        let mut bad = with_frame(good.clone(), (kind, &body));
+        bad.resize(bad.len().next_multiple_of(512), 0);
+        let memory = toolstack.site.stores.memory();
+        let disk = godwit_backends::fake::RamDisk::with_contents(memory, bad, 512);
+        let volumes = &toolstack.site.stores.volumes;
+        volumes.borrow_mut().insert(key.clone(), disk.into());
+        let error = block_on(toolstack.restore(&target(), false));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(says), "{kind}: {error}");
+        assert_eq!(host(&toolstack).domains().count(), 1, "{kind}");
     }
 }
 
