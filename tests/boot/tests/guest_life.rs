@@ -1,0 +1,95 @@
+//! The life of a Linux guest from the operator's side: button, restart, pause, console, balloon; and
+//! configurations that are refused as a whole.
+
+use anyhow::{Result, ensure};
+use godwit_boot_tests::ensure_all;
+use godwit_boot_tests::guest::state;
+use godwit_boot_tests::linux::BOOT_TIMEOUT;
+use godwit_boot_tests::served::{CREATE, MEMORY_MIB, NAME, boot};
+use godwit_harness::Emulator;
+
+const BUTTON: &str = "godwit.run=guest,power-button&";
+/// What the guest is shrunk to.
+const LESS_MIB: u64 = 96;
+
+#[test]
+fn guest_life_qemu() -> Result<()> {
+    let mut site = boot("guest-life-qemu", Emulator::Qemu, BUTTON)?;
+    let before = site.free_mib()?;
+    site.create("on_poweroff=destroy on_reboot=restart")?;
+    let guest = site.guest();
+    let said = site.shell_succeeds("uname -s; echo $((6*7))")?;
+    ensure_all(&said, &["Linux", "42"])?;
+
+    site.host.command("xl pause lin")?;
+    guest.wait_state(&mut site.host, 'p', BOOT_TIMEOUT)?;
+    site.host.command("xl unpause lin")?;
+    site.shell_succeeds("true")?;
+
+    let mib = |mib: u64| move |row: &[&str]| row.get(2) == Some(&mib.to_string().as_str());
+    site.says_in_time(
+        &format!("xl mem-set lin {LESS_MIB}"),
+        &format!("{LESS_MIB} MiB"),
+    )?;
+    site.wait_row(mib(LESS_MIB))?;
+    site.says_in_time(
+        &format!("xl mem-set lin {MEMORY_MIB}"),
+        &format!("{MEMORY_MIB} MiB"),
+    )?;
+    site.wait_row(mib(MEMORY_MIB))?;
+    site.shell_succeeds("guest dirty mib=16 seconds=2")?;
+
+    let id = site.host.command("xl domid lin")?;
+    site.says_in_time("xl reboot -w lin", "has ended")?;
+    site.host
+        .command_until("xl list", &format!("{NAME} "), BOOT_TIMEOUT)?;
+    let said = guest.console_until(&mut site.host, "GUEST end shell", BOOT_TIMEOUT)?;
+    ensure!(
+        !said.contains("Linux\n42\n"),
+        "the console of the one before:\n{said}"
+    );
+    ensure!(
+        site.host.command("xl domid lin")? != id,
+        "not started again"
+    );
+
+    site.says_in_time("xl shutdown -w lin", "has ended")?;
+    ensure!(
+        state(&mut site.host, NAME)?.is_none(),
+        "it is not destroyed"
+    );
+    let after = site.free_mib()?;
+    ensure!(before == after, "{after} MiB are free, not {before}");
+    Ok(())
+}
+
+#[test]
+fn guest_refused_as_a_whole_qemu() -> Result<()> {
+    let mut site = boot("guest-refused-qemu", Emulator::Qemu, "")?;
+    let before = site.free_mib()?;
+    for (settings, why) in [
+        ("memroy=5", "unknown key 'memroy'"),
+        ("kernel=kernels/none", "there is no file 'kernels/none'"),
+        ("'disk=[\"main/none,raw,xvda,rw\"]'", "main/none"),
+        ("memory=100000", "MiB are free"),
+        ("'vif=[\"type=nat,forward=tcp:0:22\"]'", "forward"),
+    ] {
+        let said = site.says(&format!("{CREATE} {settings}"), why)?;
+        ensure!(!said.contains("created"), "{settings}: {said}");
+        site.is_gone()?;
+    }
+    ensure!(site.free_mib()? == before, "something is left behind");
+    site.says(CREATE, "created domain 'lin'")?;
+    // All of its clashes at once.
+    let said = site.says(CREATE, "there is a domain 'lin' already")?;
+    ensure_all(
+        &said,
+        &[
+            "'main/data' is in use by domain 'lin'",
+            "has this port of the host",
+        ],
+    )?;
+    let list = site.host.command("xl list")?;
+    ensure!(list.matches(NAME).count() == 1, "{list}");
+    Ok(())
+}
