@@ -9,6 +9,7 @@ use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::task::{Context, Poll, Waker};
+use embassy_futures::yield_now;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::signal::Signal;
 use embassy_time::{Duration, Timer};
@@ -68,6 +69,8 @@ impl BalloonHost for Pages {
                 .filter_map(|page| Some((*page, guest.remove_page(*page)?)))
                 .collect();
             memory::release(self.domain, &self.memory, &taken);
+            // A chain may name very many, over and over.
+            yield_now().await;
         })
     }
 
@@ -94,6 +97,7 @@ impl BalloonHost for Pages {
                     }
                 }
             }
+            yield_now().await;
         })
     }
 

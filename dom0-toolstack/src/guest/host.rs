@@ -21,7 +21,7 @@ use godwit_backends::virtio::block::Block;
 use godwit_backends::virtio::console::Console;
 use godwit_backends::virtio::entropy::Entropy;
 use godwit_backends::virtio::net::Net;
-use godwit_toolstack::config::{Attachment, Disk, Forward, Protocol, Vif};
+use godwit_toolstack::config::{Attachment, Disk, DiskTarget, Forward, Protocol, Vif};
 use godwit_toolstack::host::Hypervisor;
 use godwit_toolstack::site::{Device, DeviceHost, Link};
 
@@ -76,7 +76,13 @@ impl Devices {
         device: &Device,
     ) -> Result<(Rc<dyn virtio::Device>, Kind), String> {
         match device {
-            Device::Disk(disk) => Ok((self.block(domain, disk).await?, Kind::Disk)),
+            Device::Disk(disk) => {
+                let kind = match &disk.target {
+                    DiskTarget::Volume { .. } => Kind::LocalDisk,
+                    DiskTarget::Nbd { .. } => Kind::RemoteDisk,
+                };
+                Ok((self.block(domain, disk).await?, kind))
+            }
             Device::Vif(vif) => {
                 let port = self.port(vif)?;
                 let mac = port.mac().0;

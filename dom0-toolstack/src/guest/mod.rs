@@ -62,7 +62,10 @@ struct Served {
 
 /// What a device is over, where somebody asks for it later.
 enum Kind {
-    Disk,
+    /// On a disk of the host's own, which always answers in the end.
+    LocalDisk,
+    /// On a server, which may not.
+    RemoteDisk,
     Vif(Rc<GuestPort>),
     Console(Rc<Screen>),
     Rng,
@@ -122,7 +125,9 @@ impl Guests {
     fn screen(&self, domain: DomainId) -> Option<Rc<Screen>> {
         self.find(domain, |_, served| match &served.kind {
             Kind::Console(screen) => Some(Rc::clone(screen)),
-            Kind::Disk | Kind::Vif(_) | Kind::Rng | Kind::Balloon(..) => None,
+            Kind::LocalDisk | Kind::RemoteDisk | Kind::Vif(_) | Kind::Rng | Kind::Balloon(..) => {
+                None
+            }
         })
     }
 
@@ -130,7 +135,12 @@ impl Guests {
     fn port(&self, domain: DomainId, slot: u32) -> Option<Rc<GuestPort>> {
         self.find(domain, |at, served| match &served.kind {
             Kind::Vif(port) if at == slot => Some(Rc::clone(port)),
-            Kind::Disk | Kind::Vif(_) | Kind::Console(_) | Kind::Rng | Kind::Balloon(..) => None,
+            Kind::LocalDisk
+            | Kind::RemoteDisk
+            | Kind::Vif(_)
+            | Kind::Console(_)
+            | Kind::Rng
+            | Kind::Balloon(..) => None,
         })
     }
 
@@ -138,7 +148,9 @@ impl Guests {
     fn set_balloon(&self, domain: DomainId, pages: u64) -> Result<(), String> {
         let found = self.find(domain, |_, served| match &served.kind {
             Kind::Balloon(balloon, _) => Some((Rc::clone(balloon), Rc::clone(&served.function))),
-            Kind::Disk | Kind::Vif(_) | Kind::Console(_) | Kind::Rng => None,
+            Kind::LocalDisk | Kind::RemoteDisk | Kind::Vif(_) | Kind::Console(_) | Kind::Rng => {
+                None
+            }
         });
         let (balloon, function) = found.ok_or("the domain has no balloon")?;
         let info = Host
