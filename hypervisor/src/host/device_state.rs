@@ -89,7 +89,7 @@ impl<B: Hosted> Host<B> {
                 .store(state.core.lapic.address().pack(), Ordering::Release);
             vcpu.exchange.withdraw();
             // Its next entry looks at what was saved as waiting.
-            vcpu.inbox.collect(|_message_to_the_last_state| {});
+            vcpu.inbox.forget();
             vcpu.inbox.post(Message::PlatformChanged);
         }
         Ok(())

@@ -42,7 +42,7 @@ impl<B: Hosted> Host<B> {
 impl<B: Hosted> VcpuSlot<B> {
     /// After power-up, but for its TSC. It is on no CPU and is held back.
     fn power_up(&self, domain: &Domain<B>) {
-        self.inbox.collect(|_message_to_the_last_life| {});
+        self.inbox.forget();
         self.exchange.withdraw();
         let mut state = self.state.lock();
         let core = domain.new_core(self.index);

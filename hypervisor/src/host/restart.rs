@@ -67,7 +67,7 @@ impl<B: Hosted> Host<B> {
         self.want_again();
         let entry = dom0::rebuild(self, &slot.domain, count)
             .unwrap_or_else(|error| panic!("dom0 cannot be built anew: {error}"));
-        slot.inbox.collect(|_message_to_the_last_one| {});
+        slot.inbox.forget();
         state.core = slot.domain.new_core(VcpuIndex(0));
         state.xstate.reset();
         state.xstate.load();

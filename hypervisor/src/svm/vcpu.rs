@@ -18,6 +18,7 @@ use crate::memory::{OutOfMemory, Page};
 
 const EFER_SVME: u64 = 1 << 12;
 const RFLAGS_IF: u64 = 1 << 9;
+const CR0_TS: u64 = 1 << 3;
 const IA32_TSC_AUX: u32 = 0xc000_0103;
 /// No CPU: the vCPU has not run anywhere.
 const NOWHERE: u32 = u32::MAX;
@@ -199,12 +200,21 @@ impl VcpuHardware for SvmVcpu {
 
     fn set_control(&mut self, register: Control, value: u64) {
         let vmcb = self.vmcb_mut();
+        let changed = match register {
+            // Translations do not depend on it, and it changes often.
+            Control::Cr0 => (vmcb.cr0 ^ value) & !CR0_TS != 0,
+            Control::Cr2 => false,
+            Control::Cr3 => true,
+            Control::Cr4 => vmcb.cr4 != value,
+        };
         match register {
             Control::Cr0 => vmcb.cr0 = value,
             Control::Cr2 => vmcb.cr2 = value,
             Control::Cr3 => vmcb.cr3 = value,
             Control::Cr4 => vmcb.cr4 = value,
         }
+        // The ASID keeps translations that a MOV by the guest itself would have dropped (APM 2, 15.16.1).
+        self.flush |= changed;
     }
 
     #[inline]
@@ -379,6 +389,8 @@ impl VcpuHardware for SvmVcpu {
             self.swap_in();
         }
         self.gprs[Gpr::Rax as usize] = new.gprs[Gpr::Rax as usize];
+        // What is remembered under our ASID is of another state.
+        self.flush = true;
     }
 
     fn flush_translations(&mut self) {

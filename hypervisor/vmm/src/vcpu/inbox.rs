@@ -124,6 +124,18 @@ impl Inbox {
         self.flags.fetch_or(bit, Ordering::AcqRel);
     }
 
+    /// Drops everything, because the vCPU is put into another state; but for
+    /// [`Message::FlushTranslations`], which is about the CPUs it ran on and stays due.
+    pub fn forget(&self) {
+        self.mail.swap(false, Ordering::AcqRel);
+        if self.flags.fetch_and(FLUSH, Ordering::AcqRel) & FLUSH != 0 {
+            self.mail.swap(true, Ordering::AcqRel);
+        }
+        for word in self.edge.iter().chain(&self.level) {
+            word.swap(0, Ordering::AcqRel);
+        }
+    }
+
     /// Takes everything, in an order in which it could have been sent: INIT before a start-up IPI
     /// before interrupts.
     pub fn collect(&self, mut take: impl FnMut(Message)) {
@@ -189,6 +201,21 @@ mod tests {
             ]
         );
         assert!(inbox.is_empty() && collected(&inbox).is_empty());
+    }
+
+    #[test]
+    fn a_flush_outlives_the_state_it_was_posted_in() {
+        let inbox = Inbox::new();
+        inbox.post(Message::Init);
+        inbox.post(Message::Interrupt(0x41, Trigger::Level));
+        inbox.forget();
+        assert!(inbox.is_empty() && collected(&inbox).is_empty());
+        inbox.post(Message::FlushTranslations);
+        inbox.post(Message::Nmi);
+        inbox.post(Message::Interrupt(0x42, Trigger::Edge));
+        inbox.forget();
+        assert!(!inbox.is_empty() && inbox.flush_pending());
+        assert_eq!(collected(&inbox), vec![Message::FlushTranslations]);
     }
 
     #[test]
