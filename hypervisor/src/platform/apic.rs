@@ -152,14 +152,12 @@ pub(crate) fn own_id() -> u32 {
 /// Measures TSC and APIC timer in one run; the timer only where it is needed.
 pub(crate) fn calibrate() {
     write(LVT_TIMER, u32::from(vectors::TIMER) | LVT_MASKED);
-    let mut left = 0;
-    let measured_ns = clock::calibrate(
+    let (measured_ns, ticks) = clock::calibrate(
         || write(TIMER_INITIAL, u32::MAX),
-        || left = read(TIMER_CURRENT),
+        || u32::MAX - read(TIMER_CURRENT),
     );
     write(TIMER_INITIAL, 0);
     write(LVT_TIMER, timer_mode());
-    let ticks = u64::from(u32::MAX - left);
     let timer_hz = u128::from(ticks) * 1_000_000_000 / u128::from(measured_ns);
     TIMER_RATIO.store(
         ((timer_hz << 32) / u128::from(clock::tsc_hz())) as u64,

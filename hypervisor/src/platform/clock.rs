@@ -4,6 +4,7 @@
 use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use godwit_vmm::calibration::{Run, Runs};
 use x86_64::instructions::port::Port;
 
 static TSC_HZ: AtomicU64 = AtomicU64::new(0);
@@ -81,23 +82,20 @@ pub(crate) fn spin_ns(ns: u64) {
     }
 }
 
-/// Measures the TSC against PIT channel 2 until two runs agree, and calls `at_start` and `at_end` at
-/// the borders of each run's time so that another counter can be measured in it: the last run's counts.
-/// Returns the measured time in nanoseconds.
-///
-/// An SMI, or an emulator that is kept waiting, makes a single run wrong by any amount.
-pub(crate) fn calibrate(mut at_start: impl FnMut(), mut at_end: impl FnMut()) -> u64 {
-    const RUNS_MAX: u32 = 8;
-    /// Runs agree to one part in this many.
-    const AGREEMENT: u64 = 1000;
-    let mut ticks = measure(&mut at_start, &mut at_end);
-    for _ in 1..RUNS_MAX {
-        let before = core::mem::replace(&mut ticks, measure(&mut at_start, &mut at_end));
-        if ticks.abs_diff(before) <= ticks / AGREEMENT {
-            break;
+/// Measures the TSC against PIT channel 2, and with it a second counter, which `start_second` starts
+/// and `read_second` reads at the borders of the measured time. Returns that time in nanoseconds, and
+/// what the second counter has counted in it.
+pub(crate) fn calibrate(
+    mut start_second: impl FnMut(),
+    mut read_second: impl FnMut() -> u32,
+) -> (u64, u32) {
+    let mut runs = Runs::default();
+    let best = loop {
+        if let Some(best) = runs.take(measure(&mut start_second, &mut read_second)) {
+            break best;
         }
-    }
-    let hz = ticks * PIT_HZ / MEASURE_PIT_TICKS;
+    };
+    let hz = best.ticks * PIT_HZ / MEASURE_PIT_TICKS;
     assert!(
         hz > 1_000_000,
         "the TSC runs at {hz} Hz: this machine's PIT or TSC does not work"
@@ -107,19 +105,17 @@ pub(crate) fn calibrate(mut at_start: impl FnMut(), mut at_end: impl FnMut()) ->
         ((1_000_000_000u128 << 32) / u128::from(hz)) as u64,
         Ordering::Relaxed,
     );
-    MEASURE_PIT_TICKS * 1_000_000_000 / PIT_HZ
+    (MEASURE_PIT_TICKS * 1_000_000_000 / PIT_HZ, best.second)
 }
 
-/// TSC ticks in [`MEASURE_PIT_TICKS`] of the PIT.
-fn measure(at_start: &mut impl FnMut(), at_end: &mut impl FnMut()) -> u64 {
+/// Counts in [`MEASURE_PIT_TICKS`] of the PIT.
+fn measure(start_second: &mut impl FnMut(), read_second: &mut impl FnMut() -> u32) -> Run {
     let mut gate = Port::<u8>::new(0x61);
     let mut command = Port::<u8>::new(0x43);
     let mut channel = Port::<u8>::new(0x42);
     const GATE: u8 = 1;
     const SPEAKER: u8 = 2;
     const OUTPUT: u8 = 1 << 5;
-    let start;
-    let end;
     // SAFETY: the PIT's second channel drives only the speaker, which is switched off here. Mode 0
     // (interrupt on terminal count): OUT rises when the count is over.
     unsafe {
@@ -128,10 +124,12 @@ fn measure(at_start: &mut impl FnMut(), at_end: &mut impl FnMut()) -> u64 {
         command.write(0b1011_0000);
         channel.write(MEASURE_PIT_TICKS as u8);
         channel.write((MEASURE_PIT_TICKS >> 8) as u8);
-        at_start();
+        let before_start = tsc();
+        start_second();
         gate.write(before | GATE);
-        start = tsc();
+        let start = tsc();
         let mut looks = 0;
+        let mut before_end = tsc();
         while gate.read() & OUTPUT == 0 {
             looks += 1;
             assert!(
@@ -139,10 +137,16 @@ fn measure(at_start: &mut impl FnMut(), at_end: &mut impl FnMut()) -> u64 {
                 "this machine's PIT (8254) does not count: switch its clock on in the firmware setup"
             );
             core::hint::spin_loop();
+            before_end = tsc();
         }
-        end = tsc();
-        at_end();
+        let end = tsc();
+        let second = read_second();
+        let doubt_ticks = (start - before_start) + (tsc() - before_end);
         gate.write(before);
+        Run {
+            ticks: end - start,
+            doubt_ticks,
+            second,
+        }
     }
-    end - start
 }

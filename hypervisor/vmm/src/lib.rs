@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod calibration;
 pub mod code;
 pub mod cpuid;
 pub mod devices;

@@ -12,16 +12,16 @@ const ADDRESS: u16 = 0xcf8;
 const DATA: u16 = 0xcfc;
 const SLOTS: u32 = 32;
 /// Where its BARs are put: memory, MSI-X table, ports.
-const MEMORY: u64 = 0xd000_0000;
-const TABLE: u32 = 0xd001_0000;
+pub(crate) const MEMORY: u64 = 0xd000_0000;
+pub(crate) const TABLE: u32 = 0xd001_0000;
 const PORTS: u16 = 0xc000;
 /// Offsets in the memory BAR.
 const FEATURE_SELECT: u64 = 0;
 const FEATURES: u64 = 4;
 const QUEUES: u64 = 0x12;
-const STATUS: u64 = 0x14;
+pub(crate) const STATUS: u64 = 0x14;
 const CONFIGURATION: u64 = 0x2000;
-const DOORBELLS: u64 = 0x3000;
+pub(crate) const DOORBELLS: u64 = 0x3000;
 /// Bytes of the balloon's configuration: pages wanted and pages given.
 const CONFIGURATION_BYTES: usize = 8;
 /// Where in it the pages given stand, which the driver writes.
@@ -36,14 +36,24 @@ fn config(slot: u32, register: u32) -> u32 {
     in32(DATA)
 }
 
-fn set_config(slot: u32, register: u32, value: u32) {
+pub(crate) fn set_config(slot: u32, register: u32, value: u32) {
     out32(ADDRESS, config_address(slot, register));
     out32(DATA, value);
 }
 
+/// The slot of the function with these ids.
+pub(crate) fn find(ids: u32) -> Option<u32> {
+    (1..SLOTS).find(|slot| config(*slot, 0) == ids)
+}
+
 /// Finds the function and lets it answer. Returns its first port.
 pub(crate) fn enable() -> Option<u16> {
-    let slot = (1..SLOTS).find(|slot| config(*slot, 0) == BALLOON)?;
+    place(find(BALLOON)?);
+    Some(PORTS)
+}
+
+/// Puts a function's BARs at their places and lets it answer.
+pub(crate) fn place(slot: u32) {
     for (register, value) in [
         (0x10, MEMORY as u32),
         (0x14, 0),
@@ -53,15 +63,14 @@ pub(crate) fn enable() -> Option<u16> {
     ] {
         set_config(slot, register, value);
     }
-    Some(PORTS)
 }
 
-fn read<T>(offset: u64) -> T {
+pub(crate) fn read<T>(offset: u64) -> T {
     // SAFETY: the device's memory, mapped to itself by entry.rs; reading its registers changes no memory of ours.
     unsafe { ((MEMORY + offset) as *const T).read_volatile() }
 }
 
-fn write<T>(offset: u64, value: T) {
+pub(crate) fn write<T>(offset: u64, value: T) {
     // SAFETY: as for `read`; the device reads and writes no memory of ours, for no queue is set up.
     unsafe { ((MEMORY + offset) as *mut T).write_volatile(value) }
 }

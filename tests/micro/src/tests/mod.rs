@@ -11,6 +11,7 @@ mod exceptions;
 mod fpu;
 mod hello;
 mod hlt;
+mod hostile;
 mod hypercall;
 mod load;
 mod memory;
@@ -53,6 +54,10 @@ pub(crate) static TESTS: &[Test] = &[
     Test {
         name: "device-flood",
         run: device::flood,
+    },
+    Test {
+        name: "hostile",
+        run: hostile::run,
     },
     Test {
         name: "string-port",
