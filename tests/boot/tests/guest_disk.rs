@@ -32,11 +32,6 @@ fn guest_disk_volume_qemu() -> Result<()> {
 }
 
 #[test]
-fn guest_disk_volume_bochs() -> Result<()> {
-    volume("guest-disk-bochs", Emulator::Bochs, 32)
-}
-
-#[test]
 fn guest_disk_nbd_qemu() -> Result<()> {
     let label = "guest-disk-nbd-qemu";
     let file = root()?.join(format!("out/guest/{label}.nbd"));

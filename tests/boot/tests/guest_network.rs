@@ -2,8 +2,8 @@
 //! reaches it through a forwarded port.
 
 use anyhow::{Result, ensure};
+use godwit_boot_tests::ensure_all;
 use godwit_boot_tests::served::{GATEWAY, USER_GATEWAY, boot};
-use godwit_boot_tests::{PEER, ensure_all};
 use godwit_harness::Emulator;
 
 const STREAM_BYTES: u64 = 2 << 20;
@@ -23,13 +23,4 @@ fn guest_network_nat_qemu() -> Result<()> {
     guest.clear(&mut site.host)?;
     ensure!(site.exchange(1).is_err(), "someone answers for the guest");
     Ok(())
-}
-
-#[test]
-fn guest_network_nat_bochs() -> Result<()> {
-    let mut site = boot("guest-network-bochs", Emulator::Bochs, "")?;
-    let said = site.create("")?;
-    ensure_all(&said, &["10.99.0."])?;
-    site.guest_pings(GATEWAY)?;
-    site.guest_pings(PEER)
 }
