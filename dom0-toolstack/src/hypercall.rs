@@ -241,6 +241,42 @@ impl Hypervisor for Host {
         HYPERCALLS.xsave_state_set(domain, vcpu, address, length)
     }
 
+    fn dirty_arm(&self, domain: DomainId) -> Result<u64, Status> {
+        HYPERCALLS.dirty_arm(domain)
+    }
+
+    fn dirty_harvest(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &mut [u64],
+    ) -> Result<u64, Status> {
+        let pages = pages.min(words.len() as u64 * 64);
+        let (address, _) = output(words.as_mut_bytes());
+        HYPERCALLS.dirty_harvest(domain, first_page, pages, address)
+    }
+
+    fn dirty_put_back(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &[u64],
+    ) -> Result<u64, Status> {
+        let pages = pages.min(words.len() as u64 * 64);
+        let (address, _) = input(words.as_bytes());
+        HYPERCALLS.dirty_put_back(domain, first_page, pages, address)
+    }
+
+    fn dirty_disarm(&self, domain: DomainId) -> Result<u64, Status> {
+        HYPERCALLS.dirty_disarm(domain)
+    }
+
+    fn dirty_quota(&self, domain: DomainId, pages_per_s: u64) -> Result<(), Status> {
+        HYPERCALLS.dirty_quota(domain, pages_per_s)
+    }
+
     fn blob_write(&self, domain: DomainId, key: u32, bytes: &[u8]) -> Result<(), Status> {
         let (address, length) = input(bytes);
         HYPERCALLS.blob_write(domain, key, address, length)

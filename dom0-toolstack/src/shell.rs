@@ -193,6 +193,7 @@ impl Shell {
             }
             Effect::AwaitEnd(domain) => self.await_end(domain).await,
             Effect::AwaitMemory(domain) => self.await_memory(domain).await,
+            Effect::DirtyRate { domain, seconds } => self.dirty_rate(domain, seconds).await,
             Effect::Top {
                 delay_s,
                 iterations,

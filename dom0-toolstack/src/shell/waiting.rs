@@ -4,12 +4,15 @@ use super::live::ended;
 use super::typed::interrupts;
 use super::{Shell, domains};
 use crate::console;
+use crate::hypercall::Host;
 use crate::site::Tools;
 use alloc::format;
 use alloc::string::String;
 use embassy_futures::select::{Either, select};
+use embassy_futures::yield_now;
 use embassy_time::{Duration, Instant, Timer};
 use godwit_abi::{DomainId, Status};
+use godwit_toolstack::dirty::{DirtyLog, DirtyRate};
 use godwit_toolstack::operate::OperateError;
 
 /// How often memory is looked at.
@@ -36,6 +39,36 @@ impl Shell {
         }
     }
 
+    /// Counts the pages that a domain writes to. False: interrupted, or refused.
+    pub(super) async fn dirty_rate(&mut self, domain: DomainId, seconds: u32) -> bool {
+        let counted = async {
+            let log = DirtyLog::new(&Host, domain)?;
+            let counting = dirty_rate(&log, seconds);
+            let rate = match select(counting, self.typed.until(interrupts)).await {
+                Either::First(rate) => rate.map(Some),
+                Either::Second(()) => Ok(None),
+            };
+            while !log.end_step(&Host)? {
+                yield_now().await;
+            }
+            rate
+        };
+        match counted.await {
+            Ok(Some(rate)) => {
+                console::write(rate.text().as_bytes());
+                true
+            }
+            Ok(None) => {
+                console::write(b"^C\n");
+                false
+            }
+            Err(status) => {
+                console::write(format!("the hypervisor refuses: {status}\n").as_bytes());
+                false
+            }
+        }
+    }
+
     /// Until a domain's balloon has reached its target. False: interrupted, or it does not.
     pub(super) async fn await_memory(&mut self, domain: DomainId) -> bool {
         let settled = memory_settled(self.tools, domain);
@@ -54,6 +87,22 @@ impl Shell {
             }
         }
     }
+}
+
+async fn dirty_rate(log: &DirtyLog, seconds: u32) -> Result<DirtyRate, Status> {
+    while !log.begin_step(&Host)? {
+        yield_now().await;
+    }
+    log.count(&Host)?;
+    let mut rate = DirtyRate::default();
+    let mut last = Instant::now();
+    for _ in 0..seconds {
+        Timer::at(last + Duration::from_secs(1)).await;
+        let now = Instant::now();
+        rate.add(log.count(&Host)?, (now - last).as_micros() * 1000);
+        last = now;
+    }
+    Ok(rate)
 }
 
 async fn has_ended(domain: DomainId) -> Result<&'static str, Status> {

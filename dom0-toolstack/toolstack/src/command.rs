@@ -37,6 +37,8 @@ pub const EMPTY_CONFIG: &str = "/dev/null";
 pub const TOP_DELAY_SECONDS: u32 = 3;
 /// The most blocks that `xl disk-read` reads.
 pub const DISK_READ_BLOCKS_MAX: u32 = 65536;
+/// Seconds for which `xl dirty-rate` counts.
+pub const DIRTY_RATE_SECONDS: u32 = 5;
 /// Milliseconds between echo requests.
 pub const PING_INTERVAL_MS: u32 = 1000;
 

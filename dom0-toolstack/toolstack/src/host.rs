@@ -134,6 +134,34 @@ pub trait Hypervisor {
         record: &[u8],
     ) -> Result<(), Status>;
 
+    /// A step of starting to note the pages a domain writes to. Returns the guest-physical pages left: repeat until 0.
+    fn dirty_arm(&self, domain: DomainId) -> Result<u64, Status>;
+
+    /// Takes which of up to `pages` pages from `first_page` on were written to, a bit each, into `words`, which has room for them.
+    /// Returns the pages looked at. BadState: writes are not noted.
+    fn dirty_harvest(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &mut [u64],
+    ) -> Result<u64, Status>;
+
+    /// Makes pages dirty, a bit each. As `dirty_harvest`.
+    fn dirty_put_back(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &[u64],
+    ) -> Result<u64, Status>;
+
+    /// A step of ending it. As `dirty_arm`.
+    fn dirty_disarm(&self, domain: DomainId) -> Result<u64, Status>;
+
+    /// Lets each vCPU of a tracked domain make so many pages dirty in a second, 0 for any.
+    fn dirty_quota(&self, domain: DomainId, pages_per_s: u64) -> Result<(), Status>;
+
     /// Keeps bytes under `key` as long as the domain lives, over a restart of the control domain; no
     /// bytes remove them.
     fn blob_write(&self, domain: DomainId, key: u32, bytes: &[u8]) -> Result<(), Status>;

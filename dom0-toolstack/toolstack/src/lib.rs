@@ -14,6 +14,7 @@ pub mod acpi;
 pub mod build;
 pub mod command;
 pub mod config;
+pub mod dirty;
 pub mod editor;
 pub mod host;
 pub mod loader;

@@ -43,6 +43,13 @@ pub enum Effect {
     AwaitEnd(DomainId),
     /// Wait until a domain's memory has come to its target ([`Toolstack::memory`]), or Ctrl-C.
     AwaitMemory(DomainId),
+    /// Count the pages a domain writes to with a [`crate::dirty::DirtyLog`], second by second, or until Ctrl-C.
+    DirtyRate {
+        /// The domain.
+        domain: DomainId,
+        /// For how long.
+        seconds: u32,
+    },
     /// Show `xl top` with a [`show::TopState`] until [`show::ends_top`].
     Top {
         /// Seconds between updates.

@@ -143,6 +143,23 @@ hypercalls! {
     53 Control BlobWrite = blob_write(domain: DomainId, key: u32, address: u64, length: u64) -> ();
     /// Reads what is kept under `key`. Returns its whole length, copies what fits. NotFound: nothing is.
     54 Control BlobRead = blob_read(domain: DomainId, key: u32, address: u64, length: u64) -> u64;
+    /// A step of starting dirty tracking: from now on each page written to is noted. Returns the
+    /// guest-physical pages not looked at yet: repeat until 0; what is armed already stays so. NoMemory:
+    /// no memory to split large pages with; repeat or disarm.
+    55 Control DirtyArm = dirty_arm(domain: DomainId) -> u64;
+    /// Takes the pages written to since they were armed or harvested last: one bit a page from
+    /// `first_page` on, in u64 words at `address`. Returns the pages looked at, repeat for the rest. A
+    /// page read after this call has all writes that it reports. Pages not armed are reported each
+    /// time. BadState: not tracked.
+    56 Control DirtyHarvest = dirty_harvest(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
+    /// Makes pages dirty whose bits are set: what was harvested and could not be sent, or what the
+    /// caller has written to. As `dirty_harvest`.
+    57 Control DirtyPutBack = dirty_put_back(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
+    /// A step of ending dirty tracking; large pages come back. As `dirty_arm`.
+    58 Control DirtyDisarm = dirty_disarm(domain: DomainId) -> u64;
+    /// Lets each vCPU of a tracked domain make so many pages dirty in a second; it sleeps when it is ahead
+    /// of that. 0: as many as it likes.
+    59 Control DirtyQuota = dirty_quota(domain: DomainId, pages_per_s: u64) -> ();
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use godwit_vmm::nested::{Format, Wanted};
 use super::domain::Domain;
 use super::memory::DomainMemory;
 use super::{Host, Hosted};
+use crate::console;
 
 /// Bytes copied through the hypervisor's stack at a time.
 pub(super) const PIECE: usize = 1024;
 /// Most bytes of one `memory_write` or `memory_read`.
-pub(super) const COPY_MAX: u64 = 1 << 20;
+const COPY_MAX: u64 = 1 << 20;
 
 /// Who calls.
 pub(super) struct Caller<'a, B: Hosted> {
@@ -88,6 +89,65 @@ impl<B: Hosted> Caller<'_, B> {
         Ok(done as u64)
     }
 
+    /// Copies from the caller into a domain.
+    pub(super) fn copy_in(
+        &self,
+        domain: &Domain<B>,
+        target: u64,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
+        if length > COPY_MAX {
+            return Err(Status::BadArgument.into());
+        }
+        self.check(address, length, Wanted::Read)?;
+        if !domain.memory.check(target, length as usize, Wanted::Write) {
+            return Err(Status::BadAddress.into());
+        }
+        copy(&self.domain.memory, address, &domain.memory, target, length)
+    }
+
+    /// Copies from a domain to the caller.
+    pub(super) fn copy_out(
+        &self,
+        domain: &Domain<B>,
+        source: u64,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
+        if length > COPY_MAX {
+            return Err(Status::BadArgument.into());
+        }
+        self.check(address, length, Wanted::Write)?;
+        if !domain.memory.check(source, length as usize, Wanted::Read) {
+            return Err(Status::BadAddress.into());
+        }
+        copy(&domain.memory, source, &self.domain.memory, address, length)
+    }
+
+    /// Writes to the host's console.
+    pub(super) fn print(&self, address: u64, length: u64) -> Result<u64, Refusal> {
+        let bytes = self.check(address, length, Wanted::Read)?;
+        let mut piece = [0; PIECE];
+        let mut done = 0;
+        while done < bytes {
+            let want = PIECE.min(bytes - done);
+            if !self
+                .domain
+                .memory
+                .read(address + done as u64, &mut piece[..want])
+            {
+                return Err(Status::BadAddress.into());
+            }
+            let taken = console::write(&piece[..want]);
+            done += taken;
+            if taken < want {
+                break;
+            }
+        }
+        Ok(done as u64)
+    }
+
     pub(super) fn find(&self, id: DomainId) -> Result<alloc::sync::Arc<Domain<B>>, Refusal> {
         self.host
             .domains
@@ -107,7 +167,7 @@ impl<B: Hosted> Caller<'_, B> {
 }
 
 /// Copies between two domains' memories through a small buffer of our own.
-pub(super) fn copy<F: Format>(
+fn copy<F: Format>(
     from: &DomainMemory<F>,
     mut source: u64,
     to: &DomainMemory<F>,

@@ -8,11 +8,10 @@ use godwit_abi::{
     PciAddress, Port, PowerAction, Refusal, Status, VcpuIndex,
 };
 use godwit_records::{Record, XsaveState};
-use godwit_vmm::nested::Wanted;
 use zerocopy::IntoBytes;
 
 use super::Hosted;
-use super::caller::{COPY_MAX, Caller, PIECE, copy};
+use super::caller::{Caller, PIECE};
 use super::config_space::{config_access, owned_by_hypervisor};
 use super::errand::Errand;
 use super::events::Source;
@@ -33,25 +32,7 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     }
 
     fn console_write(&mut self, address: u64, length: u64) -> Result<u64, Refusal> {
-        let bytes = self.check(address, length, Wanted::Read)?;
-        let mut piece = [0; PIECE];
-        let mut done = 0;
-        while done < bytes {
-            let want = PIECE.min(bytes - done);
-            if !self
-                .domain
-                .memory
-                .read(address + done as u64, &mut piece[..want])
-            {
-                return Err(Status::BadAddress.into());
-            }
-            let taken = console::write(&piece[..want]);
-            done += taken;
-            if taken < want {
-                break;
-            }
-        }
-        Ok(done as u64)
+        self.print(address, length)
     }
 
     fn console_read(&mut self, address: u64, length: u64) -> Result<u64, Refusal> {
@@ -201,14 +182,7 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         length: u64,
     ) -> Result<(), Refusal> {
         let domain = self.find(domain)?;
-        if length > COPY_MAX {
-            return Err(Status::BadArgument.into());
-        }
-        self.check(address, length, Wanted::Read)?;
-        if !domain.memory.check(target, length as usize, Wanted::Write) {
-            return Err(Status::BadAddress.into());
-        }
-        copy(&self.domain.memory, address, &domain.memory, target, length)
+        self.copy_in(&domain, target, address, length)
     }
 
     fn memory_read(
@@ -219,14 +193,7 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         length: u64,
     ) -> Result<(), Refusal> {
         let domain = self.find(domain)?;
-        if length > COPY_MAX {
-            return Err(Status::BadArgument.into());
-        }
-        self.check(address, length, Wanted::Write)?;
-        if !domain.memory.check(source, length as usize, Wanted::Read) {
-            return Err(Status::BadAddress.into());
-        }
-        copy(&domain.memory, source, &self.domain.memory, address, length)
+        self.copy_out(&domain, source, address, length)
     }
 
     fn guest_console_read(
@@ -486,5 +453,43 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     ) -> Result<u64, Refusal> {
         let domain = self.find(domain)?;
         self.read_blob(&domain.blobs, key, address, length)
+    }
+
+    fn dirty_arm(&mut self, domain: DomainId) -> Result<u64, Refusal> {
+        let domain = self.find_guest(domain)?;
+        self.arm_dirty(&domain)
+    }
+
+    fn dirty_harvest(
+        &mut self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        address: u64,
+    ) -> Result<u64, Refusal> {
+        let domain = self.find_guest(domain)?;
+        self.harvest_dirty(&domain, first_page, pages, address)
+    }
+
+    fn dirty_put_back(
+        &mut self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        address: u64,
+    ) -> Result<u64, Refusal> {
+        let domain = self.find_guest(domain)?;
+        self.put_back_dirty(&domain, first_page, pages, address)
+    }
+
+    fn dirty_disarm(&mut self, domain: DomainId) -> Result<u64, Refusal> {
+        let domain = self.find_guest(domain)?;
+        self.disarm_dirty(&domain)
+    }
+
+    fn dirty_quota(&mut self, domain: DomainId, pages_per_s: u64) -> Result<(), Refusal> {
+        let domain = self.find_guest(domain)?;
+        self.limit_writes(&domain, pages_per_s);
+        Ok(())
     }
 }

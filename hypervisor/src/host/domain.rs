@@ -58,6 +58,8 @@ pub(super) struct Domain<B: Hosted> {
     pub(super) tsc_offset: AtomicU64,
     /// dom0 has been told that there is console output, and has not read it yet.
     pub(super) console_told: AtomicBool,
+    /// Pages a second that each of its vCPUs may make dirty while it is tracked; 0 for any.
+    pub(super) write_quota: AtomicU64,
     /// What dom0 keeps beside it.
     pub(super) blobs: Blobs,
     /// What its guest wants of dom0.
@@ -172,6 +174,7 @@ impl<B: Hosted> Domain<B> {
             refused: AtomicU64::new(0),
             tsc_offset: AtomicU64::new(tsc_offset),
             console_told: AtomicBool::new(false),
+            write_quota: AtomicU64::new(0),
             blobs: Blobs::new(),
             wants: Wants::new(),
             weight: AtomicU32::new(shape.weight),

@@ -83,13 +83,13 @@ fn next_run<F: Format>(inner: &Inner<F>, cursor: &mut Cursor, pages_max: u64) ->
     run
 }
 
-fn over(page: u64, pages: u64) -> Result<Cursor, Status> {
+pub(super) fn over(page: u64, pages: u64) -> Result<Cursor, Status> {
     let start = page.checked_mul(4096).ok_or(Status::BadArgument)?;
     let bytes = pages.checked_mul(4096).ok_or(Status::BadArgument)?;
     Cursor::over(GuestPhysical(start), bytes).map_err(|_| Status::BadArgument)
 }
 
-fn refused(error: NestedError) -> Status {
+pub(super) fn refused(error: NestedError) -> Status {
     match error {
         NestedError::NoMemory => Status::NoMemory,
         NestedError::Overlap => Status::Exists,

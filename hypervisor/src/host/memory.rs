@@ -13,6 +13,7 @@ use godwit_vmm::nested::{
 };
 use spin::mutex::TicketMutex;
 
+use super::dirty::Tracking;
 use crate::memory::layout::direct_map;
 use crate::memory::{OutOfMemory, RESERVE_BYTES, allocate, free, with_frames};
 
@@ -74,6 +75,16 @@ fn zero(frame: Frame, pages: u64) {
 pub(super) struct Inner<F: Format> {
     pub(super) tables: NestedTables<F>,
     pub(super) pages: u64,
+    pub(super) tracking: Tracking,
+}
+
+/// Why somebody goes over a range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Read,
+    Write,
+    /// Only to see whether it may.
+    Check(Wanted),
 }
 
 /// The memory of one domain.
@@ -96,7 +107,11 @@ impl<F: Format> DomainMemory<F> {
             .map_err(|_| OutOfMemory)?;
         Ok(Self {
             root: tables.root().address().0,
-            inner: TicketMutex::new(Some(Inner { tables, pages: 0 })),
+            inner: TicketMutex::new(Some(Inner {
+                tables,
+                pages: 0,
+                tracking: Tracking::Off,
+            })),
             owner: Owner::Domain(domain),
             pages_max,
             is_shared: AtomicBool::new(false),
@@ -253,17 +268,17 @@ impl<F: Format> DomainMemory<F> {
 
     /// Copies `out.len()` bytes from guest-physical `gpa`. `false`: not all of it is memory.
     pub(super) fn read(&self, gpa: u64, out: &mut [u8]) -> bool {
-        self.each_piece(gpa, out.len(), Wanted::Read, |pointer, at, count| {
+        self.each_piece(gpa, out.len(), Purpose::Read, |pointer, at, count| {
             // SAFETY: `pointer` is `count` bytes of the domain's own RAM in the direct map; the
             // guest may write to it meanwhile, which at worst mixes old and new bytes.
             unsafe { core::ptr::copy_nonoverlapping(pointer, out.as_mut_ptr().add(at), count) };
         })
     }
 
-    /// Copies to guest-physical `gpa`. `false`: not all of it is writable memory, and part may have
+    /// Copies to guest-physical `gpa`; the pages are dirty. `false`: not all of it is writable memory, and part may have
     /// been written.
     pub(super) fn write(&self, gpa: u64, bytes: &[u8]) -> bool {
-        self.each_piece(gpa, bytes.len(), Wanted::Write, |pointer, at, count| {
+        self.each_piece(gpa, bytes.len(), Purpose::Write, |pointer, at, count| {
             // SAFETY: as in `read`; the hypervisor keeps no references into guest memory.
             unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr().add(at), pointer, count) };
         })
@@ -271,27 +286,39 @@ impl<F: Format> DomainMemory<F> {
 
     /// Whether all of a range is memory the domain may access so.
     pub(super) fn check(&self, gpa: u64, bytes: usize, wanted: Wanted) -> bool {
-        self.each_piece(gpa, bytes, wanted, |_, _, _| {})
+        self.each_piece(gpa, bytes, Purpose::Check(wanted), |_, _, _| {})
     }
 
     fn each_piece(
         &self,
         gpa: u64,
         bytes: usize,
-        wanted: Wanted,
+        purpose: Purpose,
         mut action: impl FnMut(*mut u8, usize, usize),
     ) -> bool {
         if gpa.checked_add(bytes as u64).is_none() {
             return false;
         }
-        let guard = self.inner.lock();
-        let Some(inner) = guard.as_ref() else {
+        let wanted = match purpose {
+            Purpose::Read => Wanted::Read,
+            Purpose::Write => Wanted::Write,
+            Purpose::Check(wanted) => wanted,
+        };
+        let mut guard = self.inner.lock();
+        let Some(inner) = guard.as_mut() else {
             return false;
         };
         let mut at = 0;
         while at < bytes {
             let address = GuestPhysical(gpa + at as u64);
-            let Ok(found) = inner.tables.translate(&Tables, address, wanted) else {
+            let found = match inner.tables.translate(&Tables, address, wanted) {
+                // Writable, only not unnoticed.
+                Err(NestedError::Withheld) => {
+                    inner.tables.translate(&Tables, address, Wanted::Read)
+                }
+                found => found,
+            };
+            let Ok(found) = found else {
                 return false;
             };
             if found.memory_type != MemoryType::WriteBack {
@@ -299,6 +326,14 @@ impl<F: Format> DomainMemory<F> {
             }
             let size = found.size.bytes();
             let count = ((size - (address.0 & (size - 1))) as usize).min(bytes - at);
+            // Large pages are not tracked, and count as dirty.
+            if purpose == Purpose::Write
+                && inner.tables.is_tracking()
+                && found.size == PageSize::Small4K
+            {
+                let marked = inner.tables.mark_dirty(&mut Tables, address);
+                assert!(marked.is_ok(), "a page just found is gone: {marked:?}");
+            }
             action(direct_map(found.address.0), at, count);
             at += count;
         }

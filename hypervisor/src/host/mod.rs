@@ -13,6 +13,7 @@ mod control;
 pub(crate) mod debug;
 mod device_state;
 mod devices;
+mod dirty;
 pub(crate) mod dom0;
 mod domain;
 mod domains;

@@ -6,7 +6,7 @@ use godwit_abi::{Access, Answer, EventSource, MAX_ARGUMENTS};
 use godwit_vmm::cpuid::Policy;
 use godwit_vmm::devices::lapic::{Address, Ipi, Trigger};
 use godwit_vmm::devices::ports::Platform;
-use godwit_vmm::vcpu::{Exchange, Refused, World};
+use godwit_vmm::vcpu::{Exchange, Quota, Refused, World};
 use godwit_vmm::walk::GuestMemory;
 
 use super::caller::Caller;
@@ -80,6 +80,23 @@ impl<B: Hosted> World for Surroundings<'_, B> {
         self.vcpu
             .apic_address
             .store(address.pack(), Ordering::Release);
+    }
+
+    #[inline]
+    fn write_fault(&mut self, gpa: u64) -> bool {
+        self.domain.memory.write_fault(gpa)
+    }
+
+    fn logged_write(&mut self, _gpa: u64) {
+        // A hint: a harvest looks at the dirty bits themselves.
+    }
+
+    #[inline]
+    fn write_quota(&self) -> Option<Quota> {
+        match self.domain.write_quota.load(Ordering::Acquire) {
+            0 => None,
+            pages_per_s => Quota::new(pages_per_s, clock::tsc_hz()),
+        }
     }
 
     fn exchange(&self) -> &Exchange {

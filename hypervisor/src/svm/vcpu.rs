@@ -393,6 +393,10 @@ impl VcpuHardware for SvmVcpu {
         self.flush = true;
     }
 
+    fn drain_dirty_log(&mut self, _: impl FnMut(u64)) {
+        // SVM has no such log.
+    }
+
     fn flush_translations(&mut self) {
         self.flush = true;
     }

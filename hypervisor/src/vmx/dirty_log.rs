@@ -33,11 +33,11 @@ impl Vcpu {
     }
 
     /// Reports every guest-physical page address in the log, and empties it.
-    pub(crate) fn drain_dirty_log(&mut self, mut report: impl FnMut(u64)) {
+    pub(super) fn drain_log(&mut self, mut report: impl FnMut(u64)) {
+        let Some(page) = &self.dirty_log else { return };
         // The index counts down from 511 and wraps below 0 when the log is full.
         let index = self.field(Field::PML_INDEX) as u16;
         let first = if index < ENTRIES { index + 1 } else { 0 };
-        let Some(page) = &self.dirty_log else { return };
         for entry in first..ENTRIES {
             let place = page
                 .pointer()

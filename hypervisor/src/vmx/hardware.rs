@@ -295,6 +295,10 @@ impl VcpuHardware for Vcpu {
         self.load_state(state);
     }
 
+    fn drain_dirty_log(&mut self, report: impl FnMut(u64)) {
+        self.drain_log(report);
+    }
+
     fn flush_translations(&mut self) {
         self.stale = STALE_LINEAR | STALE_NESTED;
     }

@@ -79,6 +79,11 @@ witness! {
     DeviceInterruptClear device_interrupt_clear(domain: DomainId, device: u32) -> ();
     BlobWrite blob_write(domain: DomainId, key: u32, address: u64, length: u64) -> ();
     BlobRead blob_read(domain: DomainId, key: u32, address: u64, length: u64) -> u64;
+    DirtyArm dirty_arm(domain: DomainId) -> u64;
+    DirtyHarvest dirty_harvest(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
+    DirtyPutBack dirty_put_back(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
+    DirtyDisarm dirty_disarm(domain: DomainId) -> u64;
+    DirtyQuota dirty_quota(domain: DomainId, pages_per_s: u64) -> ();
 }
 
 /// One input: number and arguments, little endian; what is missing is zero.

@@ -62,6 +62,10 @@ pub enum Action {
     MemMax {
         mib: u64,
     },
+    /// Count the pages it writes to, for so many seconds.
+    DirtyRate {
+        seconds: u32,
+    },
     BlockList,
     BlockAttach(Disk),
     BlockDetach {

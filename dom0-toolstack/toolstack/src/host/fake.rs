@@ -11,7 +11,7 @@ use godwit_abi::{
     PAGE_SIZE_BYTES, PowerAction, ShutdownReason, Status, VENDOR_AMD, field,
 };
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 use zerocopy::FromZeros;
 
@@ -46,6 +46,10 @@ pub struct FakeDomain {
     pub clock_ns: Option<u64>,
     /// CPUs its vCPUs may run on, where that was set.
     pub affinity: BTreeMap<u16, u64>,
+    /// Pages written to, while that is noted.
+    pub dirty: Option<BTreeSet<u64>>,
+    /// Its write quota, pages a second.
+    pub write_quota: u64,
     /// What is kept for the control domain.
     pub blobs: BTreeMap<u32, Vec<u8>>,
 }
@@ -227,6 +231,8 @@ impl FakeHypervisor {
             buttons: 0,
             clock_ns: None,
             affinity: BTreeMap::new(),
+            dirty: None,
+            write_quota: 0,
             blobs: BTreeMap::new(),
         };
         if slot == state.slots.len() {

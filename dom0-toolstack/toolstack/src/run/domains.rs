@@ -111,6 +111,14 @@ pub(super) async fn answer<S: Site>(
             toolstack.memory_set(domain, mib)?;
             return Ok(Effect::AwaitMemory(domain));
         }
+        Action::DirtyRate { seconds } => {
+            if domain == DomainId::CONTROL {
+                return Ok(Effect::Fail(
+                    "the control domain's writes are not tracked\n".into(),
+                ));
+            }
+            return Ok(Effect::DirtyRate { domain, seconds });
+        }
         Action::MemMax { mib } => toolstack.memory_max(domain, mib)?,
         Action::BlockList => return print(block_list(toolstack, domain)?),
         Action::BlockAttach(disk) => toolstack.attach_disk(domain, disk).await?,

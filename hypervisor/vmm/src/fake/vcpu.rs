@@ -79,6 +79,8 @@ pub struct FakeVcpu {
     pub tsc_offset: u64,
     /// Flushes asked for.
     pub flushes: u32,
+    /// Guest-physical page addresses in the processor's log.
+    pub dirty_log: Vec<u64>,
 }
 
 fn key(index: usize) -> u64 {
@@ -103,6 +105,7 @@ impl FakeVcpu {
             step_traps: 0,
             tsc_offset: 0,
             flushes: 0,
+            dirty_log: Vec::new(),
         };
         vcpu.load(&VcpuState::reset());
         vcpu
@@ -366,6 +369,10 @@ impl VcpuHardware for FakeVcpu {
 
     fn load(&mut self, new: &VcpuState) {
         state::load(self, new);
+    }
+
+    fn drain_dirty_log(&mut self, report: impl FnMut(u64)) {
+        self.dirty_log.drain(..).for_each(report);
     }
 
     fn flush_translations(&mut self) {

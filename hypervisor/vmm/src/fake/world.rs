@@ -1,7 +1,7 @@
 //! What surrounds a vCPU, in memory: guest RAM as a sparse map, a TSC that stands still until it is
 //! moved, the platform's devices, and a record of what was asked of the rest of the hypervisor.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
@@ -11,7 +11,7 @@ use crate::cpuid::{Leaf, Policy};
 use crate::devices::TscRate;
 use crate::devices::lapic::{Address, Ipi, Trigger};
 use crate::devices::ports::Platform;
-use crate::vcpu::{Exchange, Refused, World};
+use crate::vcpu::{Exchange, Quota, Refused, World};
 use crate::walk::GuestMemory;
 
 const PAGE_BYTES: u64 = 4096;
@@ -78,6 +78,12 @@ pub struct FakeWorld {
     pub watcher_woken: u64,
     /// Where the local APIC was last said to be.
     pub apic_address: Option<Address>,
+    /// Pages whose next write is to fault, and is then noted.
+    pub withheld: BTreeSet<u64>,
+    /// Pages found dirty, by faults and by the processor's log, in order.
+    pub dirtied: Vec<u64>,
+    /// The domain's write quota.
+    pub quota: Option<Quota>,
     /// Where the vCPU asks dom0.
     pub exchange: Exchange,
     /// Times dom0 was told of a question.
@@ -112,6 +118,9 @@ impl FakeWorld {
             ipis: Vec::new(),
             watcher_woken: 0,
             apic_address: None,
+            withheld: BTreeSet::new(),
+            dirtied: Vec::new(),
+            quota: None,
             exchange: Exchange::new(),
             asked: 0,
             rung: Vec::new(),
@@ -207,6 +216,22 @@ impl World for FakeWorld {
 
     fn apic_moved(&mut self, address: Address) {
         self.apic_address = Some(address);
+    }
+
+    fn write_fault(&mut self, gpa: u64) -> bool {
+        let withheld = self.withheld.remove(&(gpa / PAGE_BYTES));
+        if withheld {
+            self.dirtied.push(gpa / PAGE_BYTES);
+        }
+        withheld
+    }
+
+    fn logged_write(&mut self, gpa: u64) {
+        self.dirtied.push(gpa / PAGE_BYTES);
+    }
+
+    fn write_quota(&self) -> Option<Quota> {
+        self.quota
     }
 
     fn exchange(&self) -> &Exchange {

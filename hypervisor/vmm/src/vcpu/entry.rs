@@ -55,6 +55,7 @@ impl Vcpu {
         if self.running != Running::Yes {
             self.resume(hw);
         }
+        self.stalled = false;
         self.catch_up(world);
         if self.nmi_pending {
             self.deliver_nmi(hw);
@@ -77,6 +78,9 @@ impl Vcpu {
     /// Whether a waiting vCPU has something to wake for.
     pub fn has_work<W: World>(&mut self, world: &mut W) -> bool {
         self.catch_up(world);
+        if self.stalled {
+            return self.has_paid(world);
+        }
         if self.awaits_answer() {
             return world.exchange().is_answered();
         }
@@ -99,6 +103,7 @@ impl Vcpu {
     /// could end the wait, and for the platform's where it is the watcher.
     pub fn sleep_deadline(&self) -> u64 {
         let own = match self.running {
+            Running::Yes if self.stalled => self.paid_until,
             Running::Yes if !self.awaits_answer() => self.apic_due_host_tsc,
             // Whatever its timer makes pending, it would not wake.
             Running::Yes
@@ -139,6 +144,7 @@ impl Vcpu {
 
     /// What the vCPU was made, or saved, doing, with these flags. A start-up IPI that has come stays.
     pub fn set_activity(&mut self, activity: Activity, rflags: u64) {
+        self.stalled = false;
         self.running = match (activity, self.running) {
             (Activity::WaitForSipi, Running::Startup(page)) => Running::Startup(page),
             (Activity::WaitForSipi, _) => Running::WaitForStartup,
@@ -171,7 +177,10 @@ impl Vcpu {
                 }
             }
             Message::PlatformChanged => self.platform_changed(),
-            Message::FlushTranslations => hw.flush_translations(),
+            Message::FlushTranslations => {
+                self.drain_log(hw, world);
+                hw.flush_translations();
+            }
         }
     }
 
@@ -227,6 +236,7 @@ impl Vcpu {
             return end(ShutdownReason::Reboot, 0);
         }
         self.forget_access(world);
+        self.stalled = false;
         let mut state = hw.save().after_init();
         let viewer = Viewer {
             apic_id: self.lapic.id(),

@@ -9,8 +9,10 @@
 //! generic, so that on each vendor this becomes straight code. Handling an exit allocates nothing
 //! and, for CPUID, MSRs, HLT and ports without a device, takes no lock.
 
+mod call;
 mod clock;
 mod control;
+mod dirty;
 mod entry;
 mod exchange;
 mod forward;
@@ -22,8 +24,9 @@ mod saved;
 #[cfg(test)]
 mod tests;
 
-use godwit_abi::{Access, Answer, MAX_ARGUMENTS, ShutdownReason, Status};
+use godwit_abi::{Access, Answer, MAX_ARGUMENTS, ShutdownReason};
 
+pub use dirty::{BURST_NS, Quota};
 pub use exchange::{Exchange, Request};
 pub use inbox::{Inbox, Message};
 
@@ -78,6 +81,13 @@ pub trait World: GuestMemory {
     /// The vCPU that watches the platform, the bootstrap one, is to look at it again: posts
     /// [`Message::PlatformChanged`] to it.
     fn wake_watcher(&mut self);
+    /// A write was refused to the guest where something is mapped. If that was for dirty tracking, the page is dirty and
+    /// writable from now on. Whether the guest tries again.
+    fn write_fault(&mut self, gpa: u64) -> bool;
+    /// The processor has logged a write to the page at this address.
+    fn logged_write(&mut self, gpa: u64);
+    /// How fast each vCPU may make pages dirty.
+    fn write_quota(&self) -> Option<Quota>;
     /// Where this vCPU asks dom0.
     fn exchange(&self) -> &Exchange;
     /// This vCPU has asked dom0 something: dom0 is to be told.
@@ -143,6 +153,10 @@ pub struct Vcpu {
     platform_due_host_tsc: u64,
     mtrr: msr::Mtrrs,
     forwarded: Forwarded,
+    /// Host TSC up to which the pages it made dirty use up its quota.
+    paid_until: u64,
+    /// It sleeps until then.
+    stalled: bool,
     /// The hypercall it makes waits.
     blocked_call: Option<Length>,
 }
@@ -172,6 +186,8 @@ impl Vcpu {
             platform_due_host_tsc: u64::MAX,
             mtrr: msr::Mtrrs::default(),
             forwarded: Forwarded::default(),
+            paid_until: 0,
+            stalled: false,
             blocked_call: None,
         }
     }
@@ -248,7 +264,7 @@ impl Vcpu {
                 hw.set_nmi_window(false);
                 Next::Enter
             }
-            Exit::Nested(fault) => self.nested(hw, world, fault),
+            Exit::Nested(fault) => self.nested_fault(hw, world, fault),
             rare => self.rare(hw, world, rare),
         }
     }
@@ -280,7 +296,7 @@ impl Vcpu {
             Exit::NestedMisconfigured { gpa } => {
                 panic!("nested tables misconfigured at guest address {gpa:#x}")
             }
-            Exit::DirtyLogFull => panic!("dirty log exit without dirty logging"),
+            Exit::DirtyLogFull => self.log_full(hw, world),
             Exit::EntryFailed { .. } => end(ShutdownReason::EntryFailed, hw.rip()),
             Exit::Unknown { code, .. } => end(ShutdownReason::UnknownExit, code),
             Exit::Cpuid(_)
@@ -296,55 +312,6 @@ impl Vcpu {
             | Exit::NmiWindow
             | Exit::Nested(_) => unreachable!("handled by the caller"),
         }
-    }
-
-    #[inline]
-    fn hypercall<H: VcpuHardware, W: World>(
-        &mut self,
-        hw: &mut H,
-        world: &mut W,
-        length: Length,
-    ) -> Next {
-        // Only the guest's kernel speaks for the guest.
-        if hw.segment(SegmentName::Ss).dpl() != 0 {
-            return self.inject(hw, Event::INVALID_OPCODE);
-        }
-        let gprs = hw.gprs();
-        let number = gprs[Gpr::Rax as usize];
-        let arguments = [
-            gprs[Gpr::Rdi as usize],
-            gprs[Gpr::Rsi as usize],
-            gprs[Gpr::Rdx as usize],
-            gprs[Gpr::R10 as usize],
-            gprs[Gpr::R8 as usize],
-        ];
-        match world.hypercall(self.access, number, arguments) {
-            Answer::Return(status, value) => {
-                if status == Status::UnknownCall || status == Status::Denied {
-                    world.refused(Refused::Hypercall(number));
-                }
-                let gprs = hw.gprs_mut();
-                gprs[Gpr::Rax as usize] = status.0;
-                gprs[Gpr::Rdx as usize] = value;
-                self.step_over(hw, world, length, Opcode::Vmmcall)
-            }
-            Answer::Block => {
-                self.blocked_call = Some(length);
-                Next::Wait
-            }
-        }
-    }
-
-    /// Makes a hypercall that waits once more: it may be answered now. Cheaper than letting the guest do it, which
-    /// stands before its instruction.
-    #[inline]
-    pub fn retry_call<H: VcpuHardware, W: World>(
-        &mut self,
-        hw: &mut H,
-        world: &mut W,
-    ) -> Option<Next> {
-        let length = self.blocked_call.take()?;
-        Some(self.hypercall(hw, world, length))
     }
 
     /// Injects a fault for the instruction at RIP, unless an event is on its way already: then the

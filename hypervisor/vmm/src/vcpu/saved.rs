@@ -34,10 +34,10 @@ impl Vcpu {
         }
     }
 
-    /// What it does, for its `VcpuState`. `halted`: it waits, in HLT, for its start-up IPI, or for dom0 and then in the midst of
-    /// an instruction that it executes again.
+    /// What it does, for its `VcpuState`. `halted`: it waits, in HLT, for its start-up IPI, for its write quota, or for dom0 and
+    /// then in the midst of an instruction that it executes again.
     pub fn activity(&self, halted: bool) -> Activity {
-        let halted = halted && !self.awaits_answer();
+        let halted = halted && !self.awaits_answer() && !self.stalled;
         match self.running {
             Running::WaitForStartup | Running::Startup(_) => Activity::WaitForSipi,
             Running::Yes | Running::HaltedMasked if halted => Activity::Halted,
@@ -68,6 +68,9 @@ impl Vcpu {
             mtrr,
             // It stands before the instruction and makes its accesses again.
             forwarded: _,
+            // The quota is the host's.
+            paid_until: _,
+            stalled: _,
             // dom0's, which is not saved.
             blocked_call: _,
         } = self;
@@ -139,6 +142,8 @@ impl Vcpu {
             platform_due_host_tsc: u64::MAX,
             mtrr,
             forwarded: Forwarded::default(),
+            paid_until: 0,
+            stalled: false,
             blocked_call: None,
         };
         Ok(())

@@ -1,7 +1,7 @@
 //! Commands about domains as a whole.
 
 use super::*;
-use crate::command::{ConsoleKind, EMPTY_CONFIG, TOP_DELAY_SECONDS, size};
+use crate::command::{ConsoleKind, DIRTY_RATE_SECONDS, EMPTY_CONFIG, TOP_DELAY_SECONDS, size};
 use crate::config::cpus;
 use alloc::format;
 use alloc::string::String;
@@ -91,6 +91,13 @@ pub(super) static SPECS: &[Spec] = &[
     spec("xl mem-max", &[DOMAIN, argument("MEMORY", Kind::Text, Count::One)], &[],
         ["say how much xl mem-set may ask for", "At most what the domain was started with.\n"],
         |spec, arguments| memory(spec, arguments, |mib| Action::MemMax { mib })),
+    spec("xl dirty-rate", &[DOMAIN],
+        &[option('t', "time", "SECONDS", Kind::Text, "how long to count, 1 to 60 (5)")],
+        ["how many pages a domain writes to in a second", "Each page counts once in each second. Ctrl-C ends it.\n"],
+        |_, arguments| {
+            let seconds = arguments.number('t', 1..=60)?.unwrap_or(DIRTY_RATE_SECONDS);
+            Ok(on(Action::DirtyRate { seconds }, arguments))
+        }),
     spec("xl top", &[],
         &[option('d', "delay", "SECONDS", Kind::Text, "time between updates, 1 to 3600 (3)"),
           option('i', "iterations", "COUNT", Kind::Text, "end after so many updates"),

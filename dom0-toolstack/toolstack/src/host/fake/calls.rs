@@ -144,6 +144,10 @@ impl Hypervisor for FakeHypervisor {
     fn memory_write(&self, domain: DomainId, target: u64, bytes: &[u8]) -> Result<(), Status> {
         self.count()?;
         self.with(domain, |domain| {
+            if let (Some(dirty), false) = (&mut domain.dirty, bytes.is_empty()) {
+                let last = target.saturating_add(bytes.len() as u64 - 1);
+                dirty.extend(target / 4096..=last / 4096);
+            }
             visit(domain, target, bytes.len(), |page, range| {
                 page.copy_from_slice(&bytes[range]);
             })
@@ -286,6 +290,64 @@ impl Hypervisor for FakeHypervisor {
     fn wall_clock(&self) -> Result<u64, Status> {
         self.count()?;
         self.state.borrow().wall_clock
+    }
+
+    fn dirty_arm(&self, domain: DomainId) -> Result<u64, Status> {
+        self.count()?;
+        self.with(domain, |domain| {
+            domain.dirty.get_or_insert_default();
+            0
+        })
+    }
+
+    fn dirty_harvest(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &mut [u64],
+    ) -> Result<u64, Status> {
+        self.count()?;
+        self.with(domain, |domain| {
+            let dirty = domain.dirty.as_mut().ok_or(Status::BadState)?;
+            words.fill(0);
+            for page in 0..pages {
+                if dirty.remove(&(first_page + page)) {
+                    words[(page / 64) as usize] |= 1 << (page % 64);
+                }
+            }
+            Ok(pages)
+        })?
+    }
+
+    fn dirty_put_back(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &[u64],
+    ) -> Result<u64, Status> {
+        self.count()?;
+        self.with(domain, |domain| {
+            let set = |page: &u64| words[(*page / 64) as usize] >> (*page % 64) & 1 == 1;
+            if let Some(dirty) = &mut domain.dirty {
+                dirty.extend((0..pages).filter(set).map(|page| first_page + page));
+            }
+            pages
+        })
+    }
+
+    fn dirty_disarm(&self, domain: DomainId) -> Result<u64, Status> {
+        self.count()?;
+        self.with(domain, |domain| {
+            domain.dirty = None;
+            0
+        })
+    }
+
+    fn dirty_quota(&self, domain: DomainId, pages_per_s: u64) -> Result<(), Status> {
+        self.count()?;
+        self.with(domain, |domain| domain.write_quota = pages_per_s)
     }
 
     fn blob_write(&self, domain: DomainId, key: u32, bytes: &[u8]) -> Result<(), Status> {

@@ -2,6 +2,7 @@
 
 mod clock;
 mod control;
+mod dirty;
 mod endings;
 mod forward;
 mod fuzz;

@@ -1,0 +1,204 @@
+//! Dirty tracking of a guest's memory, in steps short enough for a hypercall: arm, harvest, put back, disarm; and the writes that it
+//! stops. What dirty means, and the tables' side, is in [`godwit_vmm::nested`].
+//!
+//! Rules:
+//! * Whoever writes to a guest's memory in here does it under the lock of its tables and marks the page there
+//!   ([`DomainMemory::write`]): a harvest sees the mark, or the page is read after the write.
+//! * A step that takes rights away returns to dom0 after every CPU has dropped the translations: what dom0 reads of a harvested
+//!   page then has all writes made before, and those made after it fault.
+//! * Only dom0's one vCPU makes steps, one at a time.
+
+use core::sync::atomic::Ordering;
+
+use alloc::vec;
+use godwit_abi::{Refusal, Status};
+use godwit_vmm::nested::{
+    Bitmap, Cursor, Flush, Format, GUEST_PHYSICAL_END, GuestPhysical, MemoryType, NestedError,
+    Wanted,
+};
+use zerocopy::IntoBytes;
+
+use super::caller::Caller;
+use super::domain::Domain;
+use super::mapping::{over, refused};
+use super::memory::{DomainMemory, Tables};
+use super::{Host, Hosted};
+
+/// Leaves handled by one step of arming or disarming: 32 MiB of large pages.
+const SWEEP_BUDGET: usize = 16 * 512;
+/// Most pages of one `dirty_harvest` or `dirty_put_back`: 256 MiB, 8 KiB of bitmap.
+const BITMAP_PAGES_MAX: u64 = 1 << 16;
+const PAGE_BYTES: u64 = 4096;
+
+/// How far the tracking of a domain is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Tracking {
+    Off,
+    /// The rest is still to be armed.
+    Arming(Cursor),
+    Armed,
+    /// The rest is still to be given its rights and large pages back.
+    Disarming(Cursor),
+}
+
+/// Pages of guest-physical space behind a cursor.
+fn left(cursor: &Cursor) -> u64 {
+    (GUEST_PHYSICAL_END - cursor.position().0) / PAGE_BYTES
+}
+
+impl<F: Format> DomainMemory<F> {
+    /// A write of the guest's was refused where something is mapped: gives the access back that tracking withholds. Whether the
+    /// write is to be tried again.
+    pub(super) fn write_fault(&self, gpa: u64) -> bool {
+        let mut guard = self.inner.lock();
+        let Some(inner) = guard.as_mut() else {
+            return false;
+        };
+        let page = GuestPhysical(gpa & !(PAGE_BYTES - 1));
+        match inner.tables.translate(&Tables, page, Wanted::Write) {
+            // Another vCPU was faster, or the translation was an old one.
+            Ok(found) => found.memory_type == MemoryType::WriteBack,
+            Err(NestedError::Withheld) => inner.tables.mark_dirty(&mut Tables, page).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// A step of arming. Returns the pages left, and what is owed before dom0 goes on.
+    fn arm_step(&self) -> Result<(u64, Flush), Status> {
+        let mut guard = self.inner.lock();
+        let inner = guard.as_mut().ok_or(Status::BadState)?;
+        let mut cursor = match inner.tracking {
+            Tracking::Armed => return Ok((0, Flush::None)),
+            Tracking::Arming(cursor) => cursor,
+            Tracking::Off | Tracking::Disarming(_) => Cursor::all(),
+        };
+        let flush = inner
+            .tables
+            .arm(&mut Tables, &mut cursor, SWEEP_BUDGET)
+            .map_err(refused)?;
+        inner.tracking = match cursor.is_done() {
+            true => Tracking::Armed,
+            false => Tracking::Arming(cursor),
+        };
+        Ok((left(&cursor), flush))
+    }
+
+    /// A step of disarming. As `arm_step`.
+    fn disarm_step(&self) -> Result<(u64, Flush), Status> {
+        let mut guard = self.inner.lock();
+        let inner = guard.as_mut().ok_or(Status::BadState)?;
+        let mut cursor = match inner.tracking {
+            Tracking::Off => return Ok((0, Flush::None)),
+            Tracking::Disarming(cursor) => cursor,
+            Tracking::Arming(_) | Tracking::Armed => Cursor::all(),
+        };
+        let flush = inner
+            .tables
+            .disarm(&mut Tables, &mut cursor, SWEEP_BUDGET)
+            .map_err(refused)?;
+        inner.tracking = match cursor.is_done() {
+            true => Tracking::Off,
+            false => Tracking::Disarming(cursor),
+        };
+        Ok((left(&cursor), flush))
+    }
+
+    fn harvest(&self, mut cursor: Cursor, words: &mut [u64]) -> Result<Flush, Status> {
+        let mut guard = self.inner.lock();
+        let inner = guard.as_mut().ok_or(Status::BadState)?;
+        let mut bitmap = Bitmap::new(cursor.position(), words).map_err(refused)?;
+        inner
+            .tables
+            .harvest(&mut Tables, &mut cursor, &mut bitmap, usize::MAX)
+            .map_err(|_| Status::BadState)
+    }
+
+    fn put_back(&self, mut cursor: Cursor, words: &mut [u64]) -> Result<(), Status> {
+        let mut guard = self.inner.lock();
+        let inner = guard.as_mut().ok_or(Status::BadState)?;
+        let bitmap = Bitmap::new(cursor.position(), words).map_err(refused)?;
+        // More rights need no flush.
+        let _none = inner
+            .tables
+            .put_back(&mut Tables, &mut cursor, &bitmap, usize::MAX)
+            .map_err(refused)?;
+        Ok(())
+    }
+
+    fn release_retired(&self) {
+        if let Some(inner) = self.inner.lock().as_mut() {
+            inner.tables.release_retired(&mut Tables);
+        }
+    }
+}
+
+impl<B: Hosted> Host<B> {
+    /// Does what a step owes.
+    fn settle(&self, domain: &Domain<B>, flush: Flush) {
+        if !flush.is_none() {
+            self.flush_domain(domain);
+            domain.memory.release_retired();
+        }
+    }
+}
+
+impl<B: Hosted> Caller<'_, B> {
+    pub(super) fn arm_dirty(&self, domain: &Domain<B>) -> Result<u64, Refusal> {
+        let (left, flush) = domain.memory.arm_step()?;
+        self.host.settle(domain, flush);
+        Ok(left)
+    }
+
+    pub(super) fn disarm_dirty(&self, domain: &Domain<B>) -> Result<u64, Refusal> {
+        let (left, flush) = domain.memory.disarm_step()?;
+        self.host.settle(domain, flush);
+        Ok(left)
+    }
+
+    pub(super) fn harvest_dirty(
+        &self,
+        domain: &Domain<B>,
+        first: u64,
+        pages: u64,
+        address: u64,
+    ) -> Result<u64, Refusal> {
+        let pages = pages.min(BITMAP_PAGES_MAX);
+        let cursor = over(first, pages)?;
+        let mut words = vec![0u64; pages.div_ceil(64) as usize];
+        // Before anything is cleared: what has been is told nobody else.
+        self.check(address, words.len() as u64 * 8, Wanted::Write)?;
+        let flush = domain.memory.harvest(cursor, &mut words)?;
+        self.host.settle(domain, flush);
+        let bytes = words.as_bytes();
+        if let Err(refusal) = self.put(address, bytes.len() as u64, bytes) {
+            domain.memory.put_back(cursor, &mut words)?;
+            return Err(refusal);
+        }
+        Ok(pages)
+    }
+
+    pub(super) fn put_back_dirty(
+        &self,
+        domain: &Domain<B>,
+        first: u64,
+        pages: u64,
+        address: u64,
+    ) -> Result<u64, Refusal> {
+        let pages = pages.min(BITMAP_PAGES_MAX);
+        let cursor = over(first, pages)?;
+        let mut words = vec![0u64; pages.div_ceil(64) as usize];
+        if !self.domain.memory.read(address, words.as_mut_bytes()) {
+            return Err(Status::BadAddress.into());
+        }
+        domain.memory.put_back(cursor, &mut words)?;
+        Ok(pages)
+    }
+
+    pub(super) fn limit_writes(&self, domain: &Domain<B>, pages_per_s: u64) {
+        domain.write_quota.store(pages_per_s, Ordering::Release);
+        // Those that sleep for the old one look at the new one.
+        for vcpu in domain.vcpus() {
+            self.host.notify(vcpu);
+        }
+    }
+}
