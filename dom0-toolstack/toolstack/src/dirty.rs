@@ -118,7 +118,7 @@ impl DirtyRate {
     /// What the command prints.
     pub fn text(&self) -> String {
         let rate = self.pages_per_s();
-        let tenths = u128::from(rate) * u128::from(PAGE_SIZE_BYTES) * 10 >> 20;
+        let tenths = (u128::from(rate) * u128::from(PAGE_SIZE_BYTES) * 10) >> 20;
         let samples = self.seconds.len();
         let most = self.seconds.iter().map(|(pages, _)| pages).max();
         format!(
