@@ -139,7 +139,14 @@ mod tests {
     fn pages_written_to_are_found_once_and_after_the_end_none_are() {
         let host = FakeHypervisor::new();
         let domain = host.add_domain("n", 8);
-        host.memory_populate(domain, 0, 2048).unwrap();
+        host.with(domain, |domain| domain.info.memory_pages = 0)
+            .unwrap();
+        let mut populated = 0;
+        while populated < 2048 {
+            populated += host
+                .memory_populate(domain, populated, 2048 - populated)
+                .unwrap();
+        }
         let log = DirtyLog::new(&host, domain).unwrap();
         assert_eq!(log.count(&host), Err(Status::BadState));
         while !log.begin_step(&host).unwrap() {}
