@@ -11,6 +11,13 @@ pub(crate) fn bits() -> u64 {
     (time ^ time >> 29) ^ random
 }
 
+/// Fills `out` with random bytes.
+pub(crate) fn fill(out: &mut [u8]) {
+    for piece in out.chunks_mut(16) {
+        piece.copy_from_slice(&bytes()[..piece.len()]);
+    }
+}
+
 /// 16 random bytes.
 pub(crate) fn bytes() -> [u8; 16] {
     (u128::from(bits()) << 64 | u128::from(bits())).to_le_bytes()

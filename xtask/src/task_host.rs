@@ -25,6 +25,13 @@ pub(crate) enum EmulatorName {
 }
 
 impl EmulatorName {
+    /// The emulators of two hosts from what was given for `--emulator`: one for both, or one each.
+    pub(crate) fn pair(names: &[EmulatorName]) -> Result<[Emulator; 2]> {
+        let first = names[0].usable()?;
+        let second = names.get(1).map_or(Ok(first), |name| name.usable())?;
+        Ok([first, second])
+    }
+
     /// The emulator, if this machine can run it.
     pub(crate) fn usable(self) -> Result<Emulator> {
         match self {

@@ -31,13 +31,9 @@ pub(crate) struct Pair {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let first = args.emulator[0].usable()?;
-    let second = args
-        .emulator
-        .get(1)
-        .map_or(Ok(first), |name| name.usable())?;
+    let emulators = EmulatorName::pair(&args.emulator)?;
     task_image::build_checked()?;
-    let mut pair = boot([first, second], args.cpus, args.memory)?;
+    let mut pair = boot(emulators, args.cpus, args.memory)?;
     shell::say("in another terminal, ./x link looks at and changes the link between them");
     bridge::run(&mut pair.hosts)
 }

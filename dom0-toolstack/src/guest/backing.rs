@@ -31,9 +31,7 @@ pub(super) struct Chance;
 
 impl RandomSource for Chance {
     fn fill(&self, out: &mut [u8]) {
-        for piece in out.chunks_mut(16) {
-            piece.copy_from_slice(&random::bytes()[..piece.len()]);
-        }
+        random::fill(out);
     }
 }
 

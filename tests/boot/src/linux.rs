@@ -2,7 +2,7 @@
 
 use crate::guest::{clear, state};
 use crate::{HOST, PEER};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use godwit_harness::{
     Emulator, Flavour, GuestKernel, Host, HostConfig, Image, Link, Network, Peer, PortKind, Ramdisk,
 };
@@ -139,16 +139,4 @@ impl LinuxGuest<'_> {
     pub fn clear(&self, host: &mut Host) -> Result<()> {
         clear(host, self.name)
     }
-}
-
-/// The number on the guest's line `GUEST key=N`.
-pub fn guest_fact(said: &str, key: &str) -> Result<f64> {
-    said.lines()
-        .find_map(|line| {
-            line.strip_prefix("GUEST ")?
-                .strip_prefix(key)?
-                .strip_prefix('=')
-        })
-        .and_then(|value| value.trim().parse().ok())
-        .with_context(|| format!("no line GUEST {key}=N in:\n{said}"))
 }

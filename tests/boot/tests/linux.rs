@@ -1,9 +1,9 @@
 //! Debian's kernel, unmodified, to user space and to its end, on both vendors.
 
 use anyhow::{Result, ensure};
-use godwit_boot_tests::linux::{BOOT_TIMEOUT, LinuxGuest, boot, guest_fact};
+use godwit_boot_tests::linux::{BOOT_TIMEOUT, LinuxGuest, boot};
 use godwit_boot_tests::{PEER, ping_until_clean};
-use godwit_harness::{Emulator, Flavour, Host};
+use godwit_harness::{Emulator, Flavour, Host, guest_fact};
 use std::time::Duration;
 
 /// How long a guest that was told to may take to end, on QEMU.

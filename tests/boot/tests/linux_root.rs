@@ -3,7 +3,9 @@
 
 use anyhow::{Result, ensure};
 use godwit_boot_tests::linux::{BOOT_TIMEOUT, LinuxGuest, boot};
-use godwit_harness::{DiskConfig, DiskInterface, Emulator, Flavour, root, root_disk, store_disk};
+use godwit_harness::{
+    DiskConfig, DiskInterface, Emulator, Flavour, StoreImage, VolumeContents, root, root_disk,
+};
 use std::time::Duration;
 
 /// For the loads, on QEMU.
@@ -13,7 +15,10 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(400);
 fn linux_root_qemu() -> Result<()> {
     let label = "linux-root-qemu";
     let disk = root()?.join(format!("out/guest/{label}.img"));
-    store_disk(&disk, "main", &[("root", &root_disk()?)], 0)?;
+    StoreImage::new(&disk)
+        .label("main")
+        .volume("root", VolumeContents::File(root_disk()?))
+        .write()?;
     let mut bench = boot(label, Emulator::Qemu, Flavour::Cloud, |config| {
         config
             .cpus(2)

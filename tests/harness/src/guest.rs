@@ -13,11 +13,9 @@ mod kernel;
 mod package;
 mod ramdisk;
 mod root_disk;
-mod store_disk;
 
 pub use kernel::{Flavour, GuestKernel};
 pub use ramdisk::Ramdisk;
-pub use store_disk::store_disk;
 
 use crate::paths::{self, Artefact};
 use anyhow::{Context, Result};
@@ -27,6 +25,18 @@ use std::path::{Path, PathBuf};
 /// A Debian root file system, an ext4 image to be copied into a volume: `godwit.root=/dev/vda`.
 pub fn root_disk() -> Result<PathBuf> {
     root_disk::image()
+}
+
+/// The number on the guest's line `GUEST key=N`.
+pub fn guest_fact(said: &str, key: &str) -> Result<f64> {
+    said.lines()
+        .find_map(|line| {
+            line.strip_prefix("GUEST ")?
+                .strip_prefix(key)?
+                .strip_prefix('=')
+        })
+        .and_then(|value| value.trim().parse().ok())
+        .with_context(|| format!("no line GUEST {key}=N in:\n{said}"))
 }
 
 /// Path and contents of the programs that ramdisk and root disk have in common.

@@ -32,7 +32,7 @@ pub use console::Console;
 pub use control::{Control, request};
 pub use disk::{DiskConfig, DiskInterface};
 pub use frame::{Frame, Mac};
-pub use guest::{Flavour, GuestKernel, Ramdisk, root_disk, store_disk};
+pub use guest::{Flavour, GuestKernel, Ramdisk, guest_fact, root_disk};
 pub use host::Host;
 pub use image::{Image, Menu};
 pub use link::{Link, LinkPort, PortKind, PortReport};

@@ -10,7 +10,7 @@ use crate::{shell, task_image};
 use anyhow::{Context, Result, ensure};
 use godwit_harness::{
     DiskConfig, DiskInterface, Emulator, Flavour, GuestKernel, Host, HostConfig, Image, Ramdisk,
-    store_disk,
+    StoreImage, VolumeContents, guest_fact,
 };
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -189,12 +189,11 @@ fn counted(emulator: Emulator) -> Result<Vec<Row>> {
 /// A disk for the host: a store with one volume for the guest.
 fn disk(label: &str) -> Result<PathBuf> {
     let out = shell::out_dir()?;
-    let (empty, disk) = (
-        out.join("bench-volume.img"),
-        out.join(format!("{label}.img")),
-    );
-    std::fs::File::create(&empty)?.set_len(DISK_MIB << 20)?;
-    store_disk(&disk, "main", &[("bench", &empty)], 0)?;
+    let disk = out.join(format!("{label}.img"));
+    StoreImage::new(&disk)
+        .label("main")
+        .volume("bench", VolumeContents::Zeroes(DISK_MIB << 20))
+        .write()?;
     Ok(disk)
 }
 
@@ -297,14 +296,14 @@ fn boot(emulator: Emulator, said: &str, facts: &str) -> Result<Vec<Row>> {
     Ok(vec![
         row(
             "guest boot, xl create to user space",
-            printed(said, "ticks")?,
+            guest_fact(said, "ticks")?,
             "instr",
             Some(kvm.instructions),
             Some(kvm.instructions),
         ),
         row(
             "guest boot, its uptime in user space",
-            printed(said, "uptime")? * 1000.0,
+            guest_fact(said, "uptime")? * 1000.0,
             "ms",
             Some(uptime_goal * 1000.0),
             Some(kvm.uptime_seconds * 1000.0),
@@ -350,18 +349,6 @@ fn exit(emulator: Emulator, said: &str, figure: &Figure) -> Result<Option<Row>> 
         better: Better::Less,
         peer,
     }))
-}
-
-/// The number on the guest's line `GUEST key=N`.
-fn printed(said: &str, key: &str) -> Result<f64> {
-    said.lines()
-        .find_map(|line| {
-            line.strip_prefix("GUEST ")?
-                .strip_prefix(key)?
-                .strip_prefix('=')
-        })
-        .and_then(|value| value.trim().parse().ok())
-        .with_context(|| format!("the guest printed no {key}:\n{said}"))
 }
 
 #[cfg(test)]
@@ -418,6 +405,6 @@ mod tests {
             .unwrap();
         assert!(exit(Emulator::Qemu, &said(), dom0).unwrap().is_none());
         assert!(exit(Emulator::Qemu, "", dom0).is_err());
-        assert!(printed("GUEST cpus=4", "cp").is_err());
+        assert!(guest_fact("GUEST cpus=4", "cp").is_err());
     }
 }

@@ -21,13 +21,9 @@ pub(crate) struct Args {
 const SPIN: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let first = args.emulator[0].usable()?;
-    let second = args
-        .emulator
-        .get(1)
-        .map_or(Ok(first), |name| name.usable())?;
+    let emulators = EmulatorName::pair(&args.emulator)?;
     task_image::build_checked()?;
-    let (mut pair, store) = guests::boot([first, second])?;
+    let (mut pair, store) = guests::boot(emulators)?;
     for host in &mut pair.hosts {
         host.wait_prompt()?;
         shell::say(&format!("{} is up", host.name()));
