@@ -13,5 +13,6 @@ extern crate std;
 
 pub mod encode;
 pub mod handover;
+pub mod link;
 pub mod precopy;
 pub mod stream;
