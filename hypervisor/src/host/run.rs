@@ -117,6 +117,11 @@ impl<B: Hosted> Host<B> {
             let slice_end = decision.until_ns.map_or(u64::MAX, clock::tsc_at_ns);
             let next = self.run_until(cpu, slot, state, slice_end);
             self.after(cpu, slot, state, next);
+            if !matches!(next, Next::Interrupted) {
+                // An interrupt that is pending ends the next entry at once, but in Bochs it does so only if the guest has
+                // RFLAGS.IF set. dom0 has not: it and a guest that keep each other busy would shut interrupts out.
+                vectors::open_window();
+            }
             decision = self.pick();
             if decision.run != Some(slot.key) {
                 break decision;
