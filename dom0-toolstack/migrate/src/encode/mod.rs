@@ -1,6 +1,7 @@
 //! A page on the wire: zero, a delta to what was sent before, compressed, or as it is, whichever is
 //! worth it.
 
+pub mod batch;
 pub mod cache;
 pub mod choice;
 pub mod delta;

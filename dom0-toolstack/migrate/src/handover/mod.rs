@@ -23,6 +23,9 @@
 
 pub mod destination;
 pub mod source;
+mod wire;
+
+pub use wire::MESSAGE_BYTES;
 
 /// One try to move one guest; never used again. The source makes it up from its own boot and a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -132,6 +132,8 @@ pub struct PreCopy {
     cursor: u64,
     /// Harvests in a row in which a page was dirty.
     heat: Vec<u8>,
+    /// Pages whose heat is not 0: those of the last harvest.
+    warm: PageSet,
     hot: u64,
     estimator: Estimator,
     sent_bytes: u64,
@@ -156,6 +158,7 @@ impl PreCopy {
             todo: present,
             cursor: 0,
             heat: vec![0; pages as usize],
+            warm: PageSet::new(pages),
             hot: 0,
             estimator: Estimator::new(fixed_us),
             sent_bytes: 0,
@@ -196,19 +199,19 @@ impl PreCopy {
 
     /// The dirty log was harvested: one bit a page. Begins the next round.
     pub fn harvested(&mut self, dirty: &[u64], now_us: u64) {
-        let mut count = 0;
+        let mut found = PageSet::new(self.warm.capacity());
+        found.insert_words(dirty);
         let mut hot = 0;
-        for page in 0..self.heat.len() as u64 {
-            let word = dirty.get((page / 64) as usize).copied().unwrap_or(0);
-            let heat = &mut self.heat[page as usize];
-            if word >> (page % 64) & 1 != 0 {
-                count += 1;
-                *heat = heat.saturating_add(1);
-                self.later.insert(page);
-            } else {
-                *heat = 0;
-            }
+        for page in self.warm.iter().filter(|page| !found.contains(*page)) {
+            self.heat[page as usize] = 0;
         }
+        for page in found.iter() {
+            let heat = &mut self.heat[page as usize];
+            *heat = heat.saturating_add(1);
+        }
+        let count = found.len();
+        self.later.insert_words(found.words());
+        self.warm = found;
         self.round += 1;
         let passed_us = now_us.saturating_sub(self.harvested_us);
         self.harvested_us = now_us;

@@ -74,6 +74,11 @@ impl PageSet {
         }
     }
 
+    /// One bit a page, from page 0 on.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// Moves everything of `other` here.
     pub fn append(&mut self, other: &mut PageSet) {
         self.insert_words(&other.words);

@@ -46,6 +46,24 @@ kinds! {
     0x0011 ZEROES "zero pages";
     /// The digest of all memory.
     0x0020 DIGEST "digest";
+    /// Who is there and what is wanted: text, of a migration only, as all below.
+    0x0100 HELLO "hello";
+    /// A request of the handover.
+    0x0101 REQUEST "request";
+    /// A reply of the handover.
+    0x0102 REPLY "reply";
+    /// A reply of the handover that refuses, then why, text, a reason a line.
+    0x0103 REFUSAL "refusal";
+    /// Pages, each in its encoding.
+    0x0104 BATCH "batch";
+    /// Batches taken in so far (u64).
+    0x0105 TAKEN "taken";
+    /// A clock is read: the asker's time (u64, microseconds), and in the answer also the answerer's.
+    0x0106 CLOCK "clock";
+    /// Runs of pages that the domain has given back, as in ZEROES.
+    0x0107 HOLES "holes";
+    /// When the clock of the domain was read, by the clock of who takes it over (u64, microseconds).
+    0x0108 STOPPED "stopped";
     /// The last frame; no body.
     0x7fff END "end";
     /// Where the domain comes from, text for people.
