@@ -220,6 +220,16 @@ impl Hypervisor for Host {
         HYPERCALLS.platform_state_set(domain, address, length)
     }
 
+    fn cpu_policy_read(&self, domain: DomainId, out: &mut [u8]) -> Result<usize, Status> {
+        let (address, length) = output(out);
+        bounded(HYPERCALLS.cpu_policy_read(domain, address, length), out)
+    }
+
+    fn cpu_policy_set(&self, domain: DomainId, record: &[u8]) -> Result<(), Status> {
+        let (address, length) = input(record);
+        HYPERCALLS.cpu_policy_set(domain, address, length)
+    }
+
     fn xsave_state_read(
         &self,
         domain: DomainId,

@@ -117,6 +117,10 @@ pub trait Hypervisor {
 
     /// Sets the devices of a paused domain from records. BadRecord: nothing was changed.
     fn platform_state_set(&self, domain: DomainId, records: &[u8]) -> Result<(), Status>;
+    /// The record of what a domain's CPUs answer to CPUID. Returns its length.
+    fn cpu_policy_read(&self, domain: DomainId, out: &mut [u8]) -> Result<usize, Status>;
+    /// Lets a domain that has not run yet answer CPUID as a record says.
+    fn cpu_policy_set(&self, domain: DomainId, record: &[u8]) -> Result<(), Status>;
 
     /// As `vcpu_state_read`, for the `XsaveState` record.
     fn xsave_state_read(

@@ -13,6 +13,7 @@
 
 mod attach;
 mod check;
+mod cpu;
 mod create;
 mod ends;
 mod error;

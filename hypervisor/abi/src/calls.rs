@@ -160,6 +160,11 @@ hypercalls! {
     /// Lets each vCPU of a tracked domain make so many pages dirty in a second; it sleeps when it is ahead
     /// of that. 0: as many as it likes.
     59 Control DirtyQuota = dirty_quota(domain: DomainId, pages_per_s: u64) -> ();
+    /// Writes the `CpuPolicyState` record of what a domain's CPUs answer to CPUID. Returns its length.
+    60 Control CpuPolicyRead = cpu_policy_read(domain: DomainId, address: u64, length: u64) -> u64;
+    /// Lets a domain that has not run yet answer CPUID as a record says. BadRecord: it is none, or this
+    /// host lacks something of it (the log has what). BadState: the domain has run or has had one.
+    61 Control CpuPolicySet = cpu_policy_set(domain: DomainId, address: u64, length: u64) -> ();
 }
 
 #[cfg(test)]

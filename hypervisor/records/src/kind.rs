@@ -56,6 +56,8 @@ kinds! {
     0x000e PCI_FUNCTION "pci-function";
     /// The paravirtual clock.
     0x000f KVMCLOCK "kvmclock";
+    /// What a domain's CPUs answer to CPUID: `CpuPolicyState`.
+    0x0010 CPU_POLICY "cpu-policy";
     /// A virtio device's common configuration: `VirtioState`.
     0x0040 VIRTIO "virtio";
     /// A virtio block device besides: `VirtioBlockState`.

@@ -22,6 +22,7 @@
 extern crate std;
 
 mod check;
+mod cpu_policy;
 mod declare;
 mod field;
 mod kind;
@@ -36,6 +37,7 @@ mod wire;
 mod xsave;
 
 pub use check::Invalid;
+pub use cpu_policy::{CPUID_ENTRIES_MAX, CpuPolicyState, CpuidEntry, Lack};
 pub use declare::Record;
 pub use field::{Bits, Bytes, Field};
 pub use kind::Kind;
@@ -59,6 +61,7 @@ pub use xsave::{XSAVE_AREA_BYTES_MAX, XsaveState};
 pub const SCHEMAS: &[&Schema] = &[
     VcpuState::SCHEMA,
     XsaveState::SCHEMA,
+    CpuPolicyState::SCHEMA,
     PlatformTime::SCHEMA,
     VcpuLocal::SCHEMA,
     LocalApic::SCHEMA,

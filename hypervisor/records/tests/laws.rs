@@ -4,8 +4,8 @@ use godwit_records::laws::{
     bits_from, encoded, every_change_is_canonical, hold_for, version_is_as_shipped,
 };
 use godwit_records::{
-    Activity, EventKind, Kind, PendingEvent, Record, SCHEMAS, Segment, Shadow, VcpuState,
-    XSAVE_AREA_BYTES_MAX, XsaveState,
+    Activity, CpuPolicyState, EventKind, Kind, PendingEvent, Record, SCHEMAS, Segment, Shadow,
+    VcpuState, XSAVE_AREA_BYTES_MAX, XsaveState,
 };
 use proptest::prelude::*;
 
@@ -20,6 +20,11 @@ proptest! {
     #[test]
     fn xsave_state_obeys(seed: u64) {
         hold_for(&XsaveState::sample(&mut bits_from(seed)));
+    }
+
+    #[test]
+    fn cpu_policy_obeys(seed: u64) {
+        hold_for(&CpuPolicyState::sample(&mut bits_from(seed)));
     }
 }
 

@@ -7,12 +7,13 @@ use godwit_abi::{
     ABI_VERSION, DomainId, EventSource, Handler, InterruptKind, PLATFORM_STATE_BYTES_MAX,
     PciAddress, Port, PowerAction, Refusal, Status, VcpuIndex,
 };
-use godwit_records::{Record, XsaveState};
+use godwit_records::{CpuPolicyState, Record, XsaveState};
 use zerocopy::IntoBytes;
 
 use super::Hosted;
 use super::caller::{Caller, PIECE};
 use super::config_space::{config_access, owned_by_hypervisor};
+use super::device_state::record_bytes;
 use super::errand::Errand;
 use super::events::Source;
 use crate::console;
@@ -336,6 +337,29 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         let domain = self.find_guest(domain)?;
         let bytes = self.bytes(address, length, PLATFORM_STATE_BYTES_MAX)?;
         Ok(self.host.set_platform_state(&domain, &bytes)?)
+    }
+
+    fn cpu_policy_read(
+        &mut self,
+        domain: DomainId,
+        address: u64,
+        length: u64,
+    ) -> Result<u64, Refusal> {
+        let domain = self.find_guest(domain)?;
+        let bytes = record_bytes(&domain.policy().record());
+        self.put(address, length, &bytes)?;
+        Ok(bytes.len() as u64)
+    }
+
+    fn cpu_policy_set(
+        &mut self,
+        domain: DomainId,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
+        let domain = self.find_guest(domain)?;
+        let bytes = self.bytes(address, length, CpuPolicyState::MAX_BYTES as u64)?;
+        Ok(self.host.set_cpu_policy(&domain, &bytes)?)
     }
 
     fn xsave_state_read(

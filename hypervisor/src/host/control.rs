@@ -351,7 +351,7 @@ impl<B: Hosted> Host<B> {
                 log::warn!("vCPU state refused: {}: {}", error.field, error.why);
                 Status::BadRecord
             })?;
-        if domain.policy.xcr0_allowed() != 0 && !domain.policy.xcr0_valid(state.xcr0) {
+        if domain.policy().xcr0_allowed() != 0 && !domain.policy().xcr0_valid(state.xcr0) {
             return Err(Status::BadRecord);
         }
         let slot = self.held_vcpu(domain, index)?;

@@ -7,14 +7,25 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{PLATFORM_STATE_BYTES_MAX, Status, VcpuIndex};
-use godwit_records::{Record, XsaveState};
+use godwit_records::{CpuPolicyState, Record, XsaveState};
 use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::devices::state::{BadRecords, Saved};
+use godwit_vmm::lifecycle::Stage;
 use godwit_vmm::vcpu::{Message, Vcpu};
 
 use super::domain::{Domain, tsc_rate};
 use super::{Host, Hosted};
 use crate::platform::clock;
+
+/// A record's bytes.
+pub(super) fn record_bytes<R: Record>(record: &R) -> Vec<u8> {
+    let mut bytes = vec![0; R::MAX_BYTES];
+    let length = record
+        .encode(&mut bytes)
+        .expect("the buffer takes every value of the type");
+    bytes.truncate(length);
+    bytes
+}
 
 fn bad(error: BadRecords) -> Status {
     log::warn!("refused: {error}");
@@ -107,13 +118,22 @@ impl<B: Hosted> Host<B> {
             .ok_or(Status::NoVcpu)?;
         self.stands_still(domain)?;
         let state = vcpu.state.lock();
-        let record = Box::new(state.xstate.record(&domain.policy));
-        let mut bytes = vec![0; XsaveState::MAX_BYTES];
-        let length = record
-            .encode(&mut bytes)
-            .expect("the buffer takes every value of the type");
-        bytes.truncate(length);
-        Ok(bytes)
+        let record = Box::new(state.xstate.record(domain.policy()));
+        Ok(record_bytes(&*record))
+    }
+
+    /// Lets a domain answer CPUID as a record says.
+    pub(super) fn set_cpu_policy(&self, domain: &Domain<B>, bytes: &[u8]) -> Result<(), Status> {
+        let record = CpuPolicyState::decode(bytes).map(Box::new);
+        let record = record.map_err(|error| {
+            log::warn!("refused: {error}");
+            Status::BadRecord
+        })?;
+        let life = domain.life.lock();
+        if life.stage() != Stage::Building {
+            return Err(Status::BadState);
+        }
+        domain.replace_policy(&record)
     }
 
     /// Sets a vCPU's extended state, if its CPU could be in it.
@@ -131,7 +151,7 @@ impl<B: Hosted> Host<B> {
             log::warn!("refused: {error}");
             Status::BadRecord
         })?;
-        if let Err(error) = domain.policy.xsave_fits(&record) {
+        if let Err(error) = domain.policy().xsave_fits(&record) {
             log::warn!("extended state refused: {error}");
             return Err(Status::BadRecord);
         }

@@ -7,7 +7,7 @@ use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use godwit_abi::{Access, DomainId, ShutdownReason, Status, VcpuIndex};
-use godwit_records::VcpuState as VcpuRecord;
+use godwit_records::{CpuPolicyState, VcpuState as VcpuRecord};
 use godwit_vmm::cpuid::{Leaf, Policy, PolicyName};
 use godwit_vmm::devices::TscRate;
 use godwit_vmm::devices::debug_console::Cursor;
@@ -48,7 +48,10 @@ pub(super) struct Domain<B: Hosted> {
     pub(super) weight: AtomicU32,
     pub(super) cap_percent: AtomicU32,
     pub(super) memory: DomainMemory<B::Nested>,
-    pub(super) policy: Policy,
+    /// What its CPUs answer here by the name of its policy.
+    made_policy: Policy,
+    /// What they go on to answer if it comes from elsewhere.
+    brought_policy: Once<Policy>,
     pub(super) platform: TicketMutex<Platform>,
     pub(super) life: TicketMutex<Life>,
     pub(super) vcpus: Once<Vec<Arc<VcpuSlot<B>>>>,
@@ -161,12 +164,13 @@ impl<B: Hosted> Domain<B> {
         Ok(Self {
             id,
             memory: DomainMemory::new(id, shape.pages_max, largest)?,
-            policy: Policy::named(
+            made_policy: Policy::named(
                 shape.policy,
                 shape.vcpus.into(),
                 godwit_abi::ABI_VERSION,
                 host_leaf,
             ),
+            brought_policy: Once::new(),
             platform: TicketMutex::new(platform),
             life: TicketMutex::new(Life::new()),
             vcpus: Once::new(),
@@ -181,6 +185,28 @@ impl<B: Hosted> Domain<B> {
             cap_percent: AtomicU32::new(shape.cap_percent),
             shape,
         })
+    }
+
+    /// What its CPUs answer to CPUID.
+    #[inline]
+    pub(super) fn policy(&self) -> &Policy {
+        self.brought_policy.get().unwrap_or(&self.made_policy)
+    }
+
+    /// Takes the policy that it had elsewhere. It has not run.
+    pub(super) fn replace_policy(&self, record: &CpuPolicyState) -> Result<(), Status> {
+        let policy = self.made_policy.replaced_by(record).map_err(|error| {
+            log::warn!("domain {}: its CPU is refused: {error}", self.id);
+            Status::BadRecord
+        })?;
+        if self.brought_policy.is_completed() {
+            return Err(Status::BadState);
+        }
+        let policy = self.brought_policy.call_once(|| policy);
+        for vcpu in self.vcpus() {
+            vcpu.state.lock().xstate.allow(policy.xcr0_allowed());
+        }
+        Ok(())
     }
 
     pub(super) fn is_control(&self) -> bool {
@@ -267,7 +293,7 @@ impl<B: Hosted> VcpuSlot<B> {
             state: TicketMutex::new(VcpuState {
                 hardware,
                 core,
-                xstate: Xstate::new(domain.policy.xcr0_allowed())?,
+                xstate: Xstate::new(domain.policy().xcr0_allowed())?,
                 wait_deadline: u64::MAX,
                 halted: !bootstrap,
                 pending_state: None,

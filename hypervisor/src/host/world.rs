@@ -49,7 +49,7 @@ impl<B: Hosted> World for Surroundings<'_, B> {
 
     #[inline]
     fn policy(&self) -> &Policy {
-        &self.domain.policy
+        self.domain.policy()
     }
 
     #[inline]

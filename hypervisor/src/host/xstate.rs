@@ -64,6 +64,11 @@ impl Xstate {
         Ok(state)
     }
 
+    /// Sets what the guest may switch on, before it has run.
+    pub(super) fn allow(&mut self, allowed: u64) {
+        self.allowed = allowed;
+    }
+
     /// Back to the state after power-up, while it is not loaded.
     pub(super) fn reset(&mut self) {
         let area = self.area.pointer();

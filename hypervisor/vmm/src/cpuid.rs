@@ -7,6 +7,7 @@
 
 mod masks;
 mod paravirtual;
+mod record;
 
 use alloc::vec::Vec;
 
@@ -15,6 +16,7 @@ use godwit_records::{Invalid, XSAVE_AREA_BYTES_MAX, XsaveState};
 use masks::Masks;
 pub use masks::PolicyName;
 pub use paravirtual::{HYPERVISOR_FIRST, HYPERVISOR_LAST, KVM_FIRST, KVM_SIGNATURE, SIGNATURE};
+pub use record::BadPolicy;
 
 /// The four output registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

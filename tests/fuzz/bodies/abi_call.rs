@@ -84,6 +84,8 @@ witness! {
     DirtyPutBack dirty_put_back(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
     DirtyDisarm dirty_disarm(domain: DomainId) -> u64;
     DirtyQuota dirty_quota(domain: DomainId, pages_per_s: u64) -> ();
+    CpuPolicyRead cpu_policy_read(domain: DomainId, address: u64, length: u64) -> u64;
+    CpuPolicySet cpu_policy_set(domain: DomainId, address: u64, length: u64) -> ();
 }
 
 /// One input: number and arguments, little endian; what is missing is zero.

@@ -40,6 +40,8 @@ kinds! {
     0x0004 PLATFORM "platform";
     /// PCI device number (u32), then the record of a device that dom0 serves.
     0x0005 DEVICE "device";
+    /// The `CpuPolicyState` record of the domain.
+    0x0006 CPU "CPU";
     /// First guest page (u64), then whole pages.
     0x0010 PAGES "pages";
     /// Runs of pages that are zero: first guest page (u64) and pages (u64), each.

@@ -10,6 +10,7 @@ use godwit_abi::{
     CpuInfo, DomainConfig, DomainId, DomainInfo, DomainState, HostFeatures, HostInfo,
     PAGE_SIZE_BYTES, PowerAction, ShutdownReason, Status, VENDOR_AMD, field,
 };
+use godwit_records::{CpuPolicyState, CpuidEntry};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
@@ -36,6 +37,8 @@ pub struct FakeDomain {
     pub xsave_states: BTreeMap<u16, Vec<u8>>,
     /// The records of its devices.
     pub platform: Vec<u8>,
+    /// What its CPUs answer to CPUID.
+    pub cpu_policy: CpuPolicyState,
     /// Its debug console.
     pub console: Vec<u8>,
     /// What was typed and not read yet.
@@ -64,6 +67,8 @@ pub struct FakeState {
     pub slots: Vec<Option<FakeDomain>>,
     /// Generation of the next occupant of each slot.
     pub generations: Vec<u16>,
+    /// What the CPUs of its domains answer to CPUID.
+    pub cpu: CpuPolicyState,
     /// The hypervisor's log.
     pub log: Vec<u8>,
     /// Debug keys pressed.
@@ -78,6 +83,17 @@ pub struct FakeState {
     pub calls: usize,
     /// Refuse the call with this number (counted from 0) and no other.
     pub fail: Option<(usize, Status)>,
+}
+
+/// The answers of a CPU that has leaf 1 with these features in ECX, and nothing else.
+pub fn cpu_with(ecx: u32) -> CpuPolicyState {
+    let entry = |leaf, registers| CpuidEntry {
+        leaf,
+        subleaf: 0,
+        registers,
+    };
+    let entries = [entry(0, [1, 0, 0, 0]), entry(1, [0, 0, ecx, 0])];
+    CpuPolicyState::new(entries.into_iter()).expect("two are few")
 }
 
 /// The fake.
@@ -119,6 +135,7 @@ impl FakeHypervisor {
                 cpus: std::vec![cpu; 2],
                 slots: Vec::new(),
                 generations: std::vec![0; SLOTS_MAX],
+                cpu: cpu_with(0),
                 log: Vec::new(),
                 keys: Vec::new(),
                 power: Vec::new(),
@@ -226,6 +243,7 @@ impl FakeHypervisor {
             vcpu_states: BTreeMap::new(),
             xsave_states: BTreeMap::new(),
             platform: b"as after power-up".to_vec(),
+            cpu_policy: state.cpu.clone(),
             console: Vec::new(),
             input: Vec::new(),
             buttons: 0,

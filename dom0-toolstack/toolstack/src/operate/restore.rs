@@ -25,6 +25,7 @@ use godwit_records::{Record, VcpuState, XsaveState};
 /// What has come besides memory.
 #[derive(Default)]
 struct Arrived {
+    cpu: bool,
     vcpus: BTreeMap<u16, Vec<u8>>,
     xsaves: BTreeMap<u16, Vec<u8>>,
     platform: Option<Vec<u8>>,
@@ -106,6 +107,10 @@ impl<S: Site> Toolstack<S> {
         let mut arrived = Arrived::default();
         while let Some(frame) = next(reader).await? {
             match frame.kind {
+                FrameKind::CPU if !arrived.cpu => {
+                    self.take_cpu(domain, &frame.body)?;
+                    arrived.cpu = true;
+                }
                 FrameKind::PAGES => self.write_pages(domain, &entry.config, &frame).await?,
                 FrameKind::ZEROES => {
                     self.populate_zeroes(domain, &entry.config, &frame).await?;
@@ -257,6 +262,9 @@ impl Arrived {
             if !wanted || all.len() != vcpus as usize {
                 return Err(missing(format!("{what} of exactly {vcpus} vCPUs")));
             }
+        }
+        if !self.cpu {
+            return Err(missing("CPU".into()));
         }
         if self.platform.is_none() {
             return Err(missing("platform".into()));

@@ -93,6 +93,8 @@ impl<S: Site> Toolstack<S> {
         };
         let note = saved.encode();
         frame(&mut writer, FrameKind::CONFIGURATION, &[note.as_bytes()]).await?;
+        let cpu = self.cpu_record(domain)?;
+        frame(&mut writer, FrameKind::CPU, &[&cpu]).await?;
         let hypervisor = self.site.hypervisor();
         let digest = scan::write(hypervisor, domain, &entry.config, &mut writer).await?;
         self.write_states(domain, info, entry, &mut writer).await?;

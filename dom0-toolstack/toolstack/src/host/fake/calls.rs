@@ -3,7 +3,7 @@
 use super::*;
 use crate::host::Hypervisor;
 use godwit_abi::{BLOB_BYTES_MAX, BLOBS_MAX, VcpuIndex, VcpuInfo, VcpuRunState};
-use godwit_records::{Record, VcpuState, XsaveState};
+use godwit_records::{CpuPolicyState, Record, VcpuState, XsaveState};
 
 fn check_paused(domain: &FakeDomain) -> Result<(), Status> {
     match domain.info.pauses {
@@ -243,6 +243,29 @@ impl Hypervisor for FakeHypervisor {
                 return Err(Status::BadRecord);
             }
             domain.platform = records.to_vec();
+            Ok(())
+        })?
+    }
+
+    fn cpu_policy_read(&self, domain: DomainId, out: &mut [u8]) -> Result<usize, Status> {
+        self.count()?;
+        self.with(domain, |domain| {
+            let length = domain.cpu_policy.encode(out);
+            length.map_err(|_| Status::BadArgument)
+        })?
+    }
+
+    fn cpu_policy_set(&self, domain: DomainId, record: &[u8]) -> Result<(), Status> {
+        self.count()?;
+        let record = CpuPolicyState::decode(record).map_err(|_| Status::BadRecord)?;
+        record.check().map_err(|_| Status::BadRecord)?;
+        self.with(domain, |domain| {
+            let mut lacks = false;
+            record.compare(&domain.cpu_policy, |_| lacks = true);
+            if lacks {
+                return Err(Status::BadRecord);
+            }
+            domain.cpu_policy = record;
             Ok(())
         })?
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::command::{AfterSave, Volume};
 use crate::config::DiskTarget;
+use crate::host::fake::cpu_with;
 use crate::names;
 use crate::site::{Site, Stores};
 use godwit_backends::disk::Disk;
@@ -276,6 +277,7 @@ fn a_hostile_stream_gets_neither_memory_nor_places_that_are_not_its_own() {
         // The domain has 512 pages.
         (FrameKind::ZEROES, numbers(&[511, 2]), "has no memory"),
         (FrameKind::ZEROES, numbers(&[1 << 39, 1]), "has no memory"),
+        (FrameKind::CPU, numbers(&[1]), "the domain's CPU: "),
         (FrameKind::VCPU, long.clone(), "too long"),
         (FrameKind::XSAVE, long.clone(), "too long"),
         (FrameKind::PLATFORM, long.clone(), "too long"),
@@ -292,6 +294,26 @@ fn a_hostile_stream_gets_neither_memory_nor_places_that_are_not_its_own() {
         assert!(error.contains(says), "{kind}: {error}");
         assert_eq!(host(&toolstack).domains().count(), 1, "{kind}");
     }
+}
+
+#[test]
+fn a_host_with_a_lesser_cpu_refuses_and_one_with_a_better_tells_what_was_told_before() {
+    const AVX: u32 = 1 << 28;
+    const AES: u32 = 1 << 25;
+    const FMA: u32 = 1 << 12;
+    let (toolstack, id) = ready();
+    host(&toolstack)
+        .with(id, |domain| domain.cpu_policy = cpu_with(AVX | AES))
+        .unwrap();
+    block_on(toolstack.save(id, &target(), AfterSave::Destroy)).unwrap();
+    let error = block_on(toolstack.restore(&target(), false)).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("this host lacks aes, avx ("), "{error}");
+    assert_eq!(host(&toolstack).domains().count(), 1);
+    host(&toolstack).state.borrow_mut().cpu = cpu_with(AVX | AES | FMA);
+    let back = block_on(toolstack.restore(&target(), false)).unwrap();
+    let told = host(&toolstack).with(back.domain, |domain| domain.cpu_policy.clone());
+    assert_eq!(told, Ok(cpu_with(AVX | AES)));
 }
 
 #[test]
