@@ -37,7 +37,7 @@ fn to_user_space_and_off(host: &mut Host, vcpus: u32) -> Result<()> {
     );
     ensure!(!said.contains("GUEST FAILED"), "a module failed:\n{said}");
     for trouble in [
-        "WARNING:",
+        "WARNING: CPU:",
         "BUG:",
         "rcu_preempt detected stalls",
         "Call Trace",
