@@ -331,10 +331,12 @@ impl GuestMemory {
         }
     }
 
-    /// Starts or ends the noting of writes; what was noted is forgotten.
+    /// Starts or ends the noting of writes. Starting again keeps what was noted, ending forgets it.
     pub fn track(&self, on: bool) {
         self.tracking.set(on);
-        self.dirty.borrow_mut().clear();
+        if !on {
+            self.dirty.borrow_mut().clear();
+        }
     }
 
     /// Takes what was noted: one bit a guest page, from page 0 on.
@@ -438,9 +440,13 @@ mod tests {
         assert!(guest.harvest().is_empty());
         guest.track(true);
         guest.write(0xffe, b"abcd").unwrap();
+        guest.track(true);
         assert_eq!(guest.harvest(), [0b11]);
         assert!(guest.harvest().is_empty());
         guest.mark_dirty(0x4000, 0);
+        assert!(guest.harvest().is_empty());
+        guest.mark_dirty(0x4000, 1);
+        guest.track(false);
         assert!(guest.harvest().is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! Making and serving one device of a guest.
 
+use super::dirty::give_notes;
 use super::{Domain, Guests, Kind, Served, Stop, keep, kept, memory, serve};
 use crate::hypercall::{HYPERCALLS, input};
 use alloc::collections::BTreeMap;
@@ -151,6 +152,7 @@ impl Guests {
         let runs = memory::map(domain, &self.memory)
             .map_err(|status| format!("map the guest's memory: {status}"))?;
         let memory = Rc::new(GuestMemory::new(Rc::clone(&self.memory) as Rc<_>, runs));
+        memory.track(self.tracked.borrow().contains(&domain));
         let entry = Domain {
             memory: Rc::clone(&memory),
             functions: BTreeMap::new(),
@@ -165,6 +167,7 @@ impl Guests {
         if let Some(entry) = domains.get(&domain)
             && entry.functions.is_empty()
         {
+            give_notes(domain, &entry.memory);
             memory::unmap(domain, &self.memory, &entry.memory);
             domains.remove(&domain);
         }

@@ -213,6 +213,14 @@ impl DeviceHost for Devices {
         }
     }
 
+    fn dirty_track(&self, domain: DomainId, on: bool) {
+        self.guests.track(domain, on);
+    }
+
+    fn dirty_take(&self, domain: DomainId) -> Vec<u64> {
+        self.guests.take_dirty(domain)
+    }
+
     fn save(&self, domain: DomainId, slot: u32) -> Result<Vec<u8>, String> {
         let function = self.guests.function(domain, slot);
         let function = function.ok_or_else(|| format!("there is no device {slot}"))?;

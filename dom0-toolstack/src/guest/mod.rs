@@ -9,6 +9,7 @@
 
 mod attach;
 mod backing;
+mod dirty;
 mod host;
 mod memory;
 mod pumps;
@@ -18,7 +19,7 @@ pub(crate) use pumps::start;
 
 use crate::hypercall::{HYPERCALLS, Host, input};
 use crate::memory::HostMemory;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec;
@@ -44,6 +45,8 @@ const STATE_KEY: u32 = 0x100;
 pub(crate) struct Guests {
     memory: Rc<HostMemory>,
     domains: RefCell<BTreeMap<DomainId, Domain>>,
+    /// Those whose devices' writes are noted.
+    tracked: RefCell<BTreeSet<DomainId>>,
     spawner: embassy_executor::Spawner,
 }
 
@@ -85,6 +88,7 @@ impl Guests {
         alloc::boxed::Box::leak(alloc::boxed::Box::new(Self {
             memory,
             domains: RefCell::new(BTreeMap::new()),
+            tracked: RefCell::new(BTreeSet::new()),
             spawner,
         }))
     }

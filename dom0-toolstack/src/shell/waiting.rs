@@ -14,6 +14,7 @@ use embassy_time::{Duration, Instant, Timer};
 use godwit_abi::{DomainId, Status};
 use godwit_toolstack::dirty::{DirtyLog, DirtyRate};
 use godwit_toolstack::operate::OperateError;
+use godwit_toolstack::site::{DeviceHost, Site};
 
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -43,12 +44,13 @@ impl Shell {
     pub(super) async fn dirty_rate(&mut self, domain: DomainId, seconds: u32) -> bool {
         let counted = async {
             let log = DirtyLog::new(&Host, domain)?;
-            let counting = dirty_rate(&log, seconds);
+            let devices = self.tools.site.devices();
+            let counting = dirty_rate(&log, devices, seconds);
             let rate = match select(counting, self.typed.until(interrupts)).await {
                 Either::First(rate) => rate.map(Some),
                 Either::Second(()) => Ok(None),
             };
-            while !log.end_step(&Host)? {
+            while !log.end_step(&Host, devices)? {
                 yield_now().await;
             }
             rate
@@ -89,17 +91,21 @@ impl Shell {
     }
 }
 
-async fn dirty_rate(log: &DirtyLog, seconds: u32) -> Result<DirtyRate, Status> {
-    while !log.begin_step(&Host)? {
+async fn dirty_rate(
+    log: &DirtyLog,
+    devices: &impl DeviceHost,
+    seconds: u32,
+) -> Result<DirtyRate, Status> {
+    while !log.begin_step(&Host, devices)? {
         yield_now().await;
     }
-    log.count(&Host)?;
+    log.count(&Host, devices)?;
     let mut rate = DirtyRate::default();
     let mut last = Instant::now();
     for _ in 0..seconds {
         Timer::at(last + Duration::from_secs(1)).await;
         let now = Instant::now();
-        rate.add(log.count(&Host)?, (now - last).as_micros() * 1000);
+        rate.add(log.count(&Host, devices)?, (now - last).as_micros() * 1000);
         last = now;
     }
     Ok(rate)

@@ -5,6 +5,7 @@
 
 use crate::host::Hypervisor;
 use crate::loader::memory_of;
+use crate::site::DeviceHost;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -47,21 +48,34 @@ impl DirtyLog {
     }
 
     /// Some steps of arming. Whether all is armed.
-    pub fn begin_step(&self, hypervisor: &impl Hypervisor) -> Result<bool, Status> {
+    pub fn begin_step(
+        &self,
+        hypervisor: &impl Hypervisor,
+        devices: &impl DeviceHost,
+    ) -> Result<bool, Status> {
+        devices.dirty_track(self.domain, true);
         steps(|| hypervisor.dirty_arm(self.domain))
     }
 
     /// Some steps of ending. Whether all is as before.
-    pub fn end_step(&self, hypervisor: &impl Hypervisor) -> Result<bool, Status> {
+    pub fn end_step(
+        &self,
+        hypervisor: &impl Hypervisor,
+        devices: &impl DeviceHost,
+    ) -> Result<bool, Status> {
+        devices.dirty_track(self.domain, false);
         steps(|| hypervisor.dirty_disarm(self.domain))
     }
 
-    /// Takes what was written to since the last time: calls `found` with a first page and a bit for each page from there on.
+    /// Takes what was written to since the last time, by the guest or by its devices in dom0: calls `found` with a first page and
+    /// a bit for each page from there on. After an error the log is of no use any more, and is to be ended.
     pub fn harvest(
         &self,
         hypervisor: &impl Hypervisor,
+        devices: &impl DeviceHost,
         mut found: impl FnMut(u64, &[u64]),
     ) -> Result<(), Status> {
+        let written = devices.dirty_take(self.domain);
         let mut words = alloc::vec![0u64; (PIECE_PAGES / 64) as usize];
         for range in &self.ranges {
             let mut page = range.start;
@@ -69,10 +83,16 @@ impl DirtyLog {
                 let pages = (range.end - page).min(PIECE_PAGES);
                 let words = &mut words[..pages.div_ceil(64) as usize];
                 let done = hypervisor.dirty_harvest(self.domain, page, pages, words)?;
-                if done == 0 {
+                if done == 0 || (done < pages && done % 64 != 0) {
                     return Err(Status::BadState);
                 }
-                found(page, &words[..done.div_ceil(64) as usize]);
+                let words = &mut words[..done.div_ceil(64) as usize];
+                // Ranges begin at multiples of 64 pages, so words agree.
+                let by_devices = written.iter().skip((page / 64) as usize);
+                for (word, by_devices) in words.iter_mut().zip(by_devices) {
+                    *word |= by_devices;
+                }
+                found(page, words);
                 page += done;
             }
         }
@@ -80,9 +100,13 @@ impl DirtyLog {
     }
 
     /// How many pages were written to since the last time.
-    pub fn count(&self, hypervisor: &impl Hypervisor) -> Result<u64, Status> {
+    pub fn count(
+        &self,
+        hypervisor: &impl Hypervisor,
+        devices: &impl DeviceHost,
+    ) -> Result<u64, Status> {
         let mut pages = 0;
-        self.harvest(hypervisor, |_, words| {
+        self.harvest(hypervisor, devices, |_, words| {
             pages += words
                 .iter()
                 .map(|word| u64::from(word.count_ones()))
@@ -134,6 +158,21 @@ impl DirtyRate {
 mod tests {
     use super::*;
     use crate::host::fake::FakeHypervisor;
+    use crate::site::fake::FakeDevices;
+
+    fn pages(log: &DirtyLog, host: &FakeHypervisor, devices: &FakeDevices) -> Vec<u64> {
+        let mut found = Vec::new();
+        log.harvest(host, devices, |first, words| {
+            let set = |page: &u64| words[(*page / 64) as usize] >> (*page % 64) & 1 == 1;
+            found.extend(
+                (0..words.len() as u64 * 64)
+                    .filter(set)
+                    .map(|page| first + page),
+            );
+        })
+        .unwrap();
+        found
+    }
 
     #[test]
     fn pages_written_to_are_found_once_and_after_the_end_none_are() {
@@ -147,29 +186,26 @@ mod tests {
                 .memory_populate(domain, populated, 2048 - populated)
                 .unwrap();
         }
+        let devices = FakeDevices::default();
         let log = DirtyLog::new(&host, domain).unwrap();
-        assert_eq!(log.count(&host), Err(Status::BadState));
-        while !log.begin_step(&host).unwrap() {}
-        assert_eq!(log.count(&host), Ok(0));
+        assert_eq!(log.count(&host, &devices), Err(Status::BadState));
+        while !log.begin_step(&host, &devices).unwrap() {}
+        assert_eq!(log.count(&host, &devices), Ok(0));
         for page in [0u64, 63, 64, 1000, 2047, 1000] {
             host.memory_write(domain, page * 4096 + 17, &[1]).unwrap();
         }
-        let mut found = Vec::new();
-        log.harvest(&host, |first, words| {
-            let set = |page: &u64| words[(*page / 64) as usize] >> (*page % 64) & 1 == 1;
-            found.extend(
-                (0..words.len() as u64 * 64)
-                    .filter(set)
-                    .map(|page| first + page),
-            );
-        })
-        .unwrap();
-        assert_eq!(found, [0, 63, 64, 1000, 2047]);
-        assert_eq!(log.count(&host), Ok(0));
+        assert_eq!(pages(&log, &host, &devices), [0, 63, 64, 1000, 2047]);
+        assert_eq!(log.count(&host, &devices), Ok(0));
         host.dirty_put_back(domain, 64, 64, &[1 << 2]).unwrap();
-        assert_eq!(log.count(&host), Ok(1));
-        while !log.end_step(&host).unwrap() {}
-        assert_eq!(log.count(&host), Err(Status::BadState));
+        devices
+            .written
+            .borrow_mut()
+            .insert(domain, [1 << 5, 1 << 2 | 1].into());
+        assert_eq!(pages(&log, &host, &devices), [5, 64, 66]);
+        assert_eq!(log.count(&host, &devices), Ok(0));
+        while !log.end_step(&host, &devices).unwrap() {}
+        assert!(devices.written.borrow().is_empty());
+        assert_eq!(log.count(&host, &devices), Err(Status::BadState));
     }
 
     #[test]

@@ -89,6 +89,13 @@ pub trait DeviceHost {
     /// Takes [`DeviceHost::quiesce`] back: all queues are looked at again.
     fn resume(&self, domain: DomainId);
 
+    /// From now on notes which pages of a domain its devices write to, those that it gets later too; or ends that.
+    /// Starting again keeps what was noted. What a device is writing at the moment is noted when it has been written.
+    fn dirty_track(&self, domain: DomainId, on: bool);
+
+    /// Takes what was noted since the last time: a bit a guest page, from page 0 on, as far as there are any.
+    fn dirty_take(&self, domain: DomainId) -> Vec<u64>;
+
     /// The record of a quiesced device.
     fn save(&self, domain: DomainId, slot: u32) -> Result<Vec<u8>, String>;
 

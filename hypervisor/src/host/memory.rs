@@ -324,13 +324,10 @@ impl<F: Format> DomainMemory<F> {
             if found.memory_type != MemoryType::WriteBack {
                 return false;
             }
-            let size = found.size.bytes();
+            let notes = purpose == Purpose::Write && inner.tables.is_tracking();
+            let size = if notes { PageSize::Small4K } else { found.size }.bytes();
             let count = ((size - (address.0 & (size - 1))) as usize).min(bytes - at);
-            // Large pages are not tracked, and count as dirty.
-            if purpose == Purpose::Write
-                && inner.tables.is_tracking()
-                && found.size == PageSize::Small4K
-            {
+            if notes {
                 let marked = inner.tables.mark_dirty(&mut Tables, address);
                 assert!(marked.is_ok(), "a page just found is gone: {marked:?}");
             }

@@ -44,6 +44,8 @@ pub struct FakeDevices {
     pub reattached: RefCell<Vec<(DomainId, Link)>>,
     /// Domains that are quiesced.
     pub quiesced: RefCell<Vec<DomainId>>,
+    /// Pages that devices have written to, of domains where that is noted. Tests write here.
+    pub written: RefCell<BTreeMap<DomainId, Vec<u64>>>,
     /// What balloons were told, pages.
     pub targets: RefCell<BTreeMap<DomainId, u64>>,
     /// What every virtio console has written.
@@ -132,6 +134,22 @@ impl DeviceHost for FakeDevices {
 
     fn resume(&self, domain: DomainId) {
         self.quiesced.borrow_mut().retain(|id| *id != domain);
+    }
+
+    fn dirty_track(&self, domain: DomainId, on: bool) {
+        let mut written = self.written.borrow_mut();
+        match on {
+            true => drop(written.entry(domain).or_default()),
+            false => drop(written.remove(&domain)),
+        }
+    }
+
+    fn dirty_take(&self, domain: DomainId) -> Vec<u64> {
+        let mut written = self.written.borrow_mut();
+        written
+            .get_mut(&domain)
+            .map(core::mem::take)
+            .unwrap_or_default()
     }
 
     fn save(&self, domain: DomainId, slot: u32) -> Result<Vec<u8>, String> {

@@ -2,10 +2,17 @@
 //!
 //! The order that loses nothing: arm all of a domain's memory, flush, copy everything; then again and again: harvest, flush, copy
 //! what was harvested. A write before the flush is in the copy; a write after it is in the next harvest. After a failed copy, put the
-//! harvested bits back, or the next attempt skips those pages. A page-modification log is a hint where [`NestedTables::take_dirty`]
-//! would find something.
+//! harvested bits back, or the next attempt skips those pages.
+//!
+//! Large leaves are made clean whole, by withholding writes whatever the method, and are split by the first write: arming costs what
+//! the leaves cost, and memory that nobody writes to stays large. Only where there is no memory for a table the large leaf becomes
+//! dirty whole.
+//!
+//! With a page-modification log the processor sets dirty bits behind our back. What it has logged must be told here
+//! ([`NestedTables::logged`]) some time before the harvest that is to find it: pages are looked for only below directory entries that
+//! do not promise that nothing below is dirty. A page logged and not told yet is found by the next harvest.
 
-use super::cursor::{Bitmap, Cursor, Flush, GuestPhysical};
+use super::cursor::{Bitmap, Cursor, Flush, GUEST_PHYSICAL_END, GuestPhysical};
 use super::entry::{Access, Entry, Format, Leaf, MemoryType, PageSize};
 use super::memory::{ENTRIES_PER_TABLE, TableMemory};
 use super::walk::{Slot, Visit};
@@ -13,8 +20,8 @@ use super::{Method, NestedError, NestedTables};
 use crate::frames::FRAME_SIZE_BYTES;
 
 impl<F: Format> NestedTables<F> {
-    /// Starts tracking in the cursor's range: splits leaves to 4 KiB and makes every page clean. From the first call on, new mappings
-    /// anywhere are small and dirty.
+    /// Starts tracking in the cursor's range: makes every page clean. From the first call on, new mappings anywhere are small and
+    /// dirty.
     pub fn arm(
         &mut self,
         memory: &mut impl TableMemory,
@@ -30,22 +37,19 @@ impl<F: Format> NestedTables<F> {
                 if leaf.memory_type != MemoryType::WriteBack {
                     return Ok(Visit::Next(Flush::None));
                 }
-                let method = tables.method;
-                match slot.size() {
-                    PageSize::Small4K => Ok(Visit::Next(tables.clean(memory, slot, leaf))),
-                    PageSize::Large2M if slot.is_inside(cursor) => tables
-                        .split_slot(memory, slot, |leaf| cleaned(method, leaf))
-                        .map(Visit::Moved),
-                    PageSize::Large2M | PageSize::Huge1G => tables
+                if !slot.is_inside(cursor) {
+                    return tables
                         .split_slot(memory, slot, |leaf| leaf)
-                        .map(Visit::Again),
+                        .map(Visit::Again);
                 }
+                Ok(Visit::Next(tables.clean(memory, slot, leaf)))
             },
         )
     }
 
     /// Makes a page dirty and gives withheld write access back: on a write fault that [`NestedTables::translate`] calls `Withheld`,
-    /// and when dom0 or the hypervisor writes to guest memory. More rights never need a flush.
+    /// and when dom0 or the hypervisor writes to guest memory. Of a large leaf it makes small ones first. What processors remember
+    /// of the old leaf says the same as the new one but for rights that the new one has and a fault drops it: no flush is owed.
     pub fn mark_dirty(
         &mut self,
         memory: &mut impl TableMemory,
@@ -55,7 +59,21 @@ impl<F: Format> NestedTables<F> {
             GuestPhysical(address.0 & !(FRAME_SIZE_BYTES - 1)),
             FRAME_SIZE_BYTES,
         )?;
-        let slot = self.find(memory, address.0);
+        let mut slot = self.find(memory, address.0);
+        while let Some(leaf) = slot.leaf
+            && self.tracking
+            && slot.level > 1
+            && leaf.withheld
+        {
+            let below = PageSize::of_level(slot.level - 1).expect("splitting a small leaf");
+            let method = self.method;
+            let clean = |leaf| cleaned(method, dirtied(leaf), below);
+            // Without memory for a table all of the large leaf becomes dirty.
+            let Ok(_) = self.split_slot(memory, &slot, clean) else {
+                break;
+            };
+            slot = self.find(memory, address.0);
+        }
         if slot.leaf.is_none() {
             return Err(NestedError::NotMapped);
         }
@@ -64,8 +82,16 @@ impl<F: Format> NestedTables<F> {
         Ok(Flush::None)
     }
 
-    /// Collects the dirty pages of the cursor's range into the bitmap, and makes them clean. Pages of large leaves, which nobody armed,
-    /// are reported each time. The bitmap must cover the range. Budget in slots, a table at a time.
+    /// The processor has logged a write to this page. Large leaves are looked at by every harvest.
+    pub fn logged(&mut self, memory: &mut impl TableMemory, address: GuestPhysical) {
+        if address.0 < GUEST_PHYSICAL_END {
+            let slot = self.find(memory, address.0);
+            self.note_dirty_below(memory, &slot);
+        }
+    }
+
+    /// Collects the dirty pages of the cursor's range into the bitmap, and makes them clean. A large leaf that reaches out of the
+    /// range stays dirty. The bitmap must cover the range. Budget in slots, a table at a time.
     pub fn harvest(
         &mut self,
         memory: &mut impl TableMemory,
@@ -91,8 +117,11 @@ impl<F: Format> NestedTables<F> {
                 continue;
             }
             let end = slot.end().min(cursor.end);
-            if slot.leaf.is_some_and(|leaf| self.is_tracked_dirty(&leaf)) {
+            if let Some(leaf) = slot.leaf.filter(|leaf| self.is_tracked_dirty(leaf)) {
                 bitmap.set(cursor.next, end);
+                if slot.is_inside(cursor) {
+                    flush = flush.and(self.clean(memory, &slot, leaf));
+                }
             }
             cursor.advance_to(end);
             left -= 1;
@@ -111,7 +140,7 @@ impl<F: Format> NestedTables<F> {
         let (directory, entry) = first.parent(2);
         let table_end = first.start + (ENTRIES_PER_TABLE - first.index()) as u64 * FRAME_SIZE_BYTES;
         let raw = memory.read(directory, entry);
-        if self.method == Method::WriteProtect && !is_dirty_below::<F>(raw) {
+        if !is_dirty_below::<F>(raw) {
             cursor.advance_to(table_end);
             return Flush::None;
         }
@@ -129,31 +158,6 @@ impl<F: Format> NestedTables<F> {
         }
         cursor.advance_to(table_end);
         flush
-    }
-
-    /// Harvests one page: whether it was dirty. Serves page-modification logs.
-    pub fn take_dirty(
-        &mut self,
-        memory: &mut impl TableMemory,
-        address: GuestPhysical,
-    ) -> Result<(bool, Flush), NestedError> {
-        if !self.tracking {
-            return Err(NestedError::NotTracking);
-        }
-        Cursor::over(
-            GuestPhysical(address.0 & !(FRAME_SIZE_BYTES - 1)),
-            FRAME_SIZE_BYTES,
-        )?;
-        let slot = self.find(memory, address.0);
-        let leaf = slot.leaf.ok_or(NestedError::NotMapped)?;
-        if !self.is_tracked_dirty(&leaf) {
-            return Ok((false, Flush::None));
-        }
-        let flush = match slot.size() {
-            PageSize::Small4K => self.clean(memory, &slot, leaf),
-            PageSize::Large2M | PageSize::Huge1G => Flush::None,
-        };
-        Ok((true, flush))
     }
 
     /// Makes the pages dirty again whose bits are set, in the cursor's range, which the bitmap must cover. Pages unmapped since are
@@ -223,16 +227,21 @@ impl<F: Format> NestedTables<F> {
     }
 
     fn clean(&self, memory: &mut impl TableMemory, slot: &Slot, leaf: Leaf) -> Flush {
-        if cleaned(self.method, leaf) == leaf {
+        if cleaned(self.method, leaf, slot.size()) == leaf {
             return Flush::None;
         }
-        self.update(memory, slot, |leaf| cleaned(self.method, leaf));
+        self.update(memory, slot, |leaf| cleaned(self.method, leaf, slot.size()));
         slot.flush()
     }
 }
 
-fn cleaned(method: Method, leaf: Leaf) -> Leaf {
-    let withhold = leaf.access.write && method == Method::WriteProtect;
+/// Whether the first write to a clean leaf is to fault.
+pub(super) fn withholds(method: Method, size: PageSize) -> bool {
+    method == Method::WriteProtect || size > PageSize::Small4K
+}
+
+fn cleaned(method: Method, leaf: Leaf, size: PageSize) -> Leaf {
+    let withhold = leaf.access.write && withholds(method, size);
     Leaf {
         access: Access {
             write: leaf.access.write && !withhold,

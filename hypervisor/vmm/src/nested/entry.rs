@@ -117,7 +117,8 @@ pub enum Entry {
     Table {
         /// The table page.
         address: HostPhysical,
-        /// Meaningful in tables of level 2 with [`super::Method::WriteProtect`]: false promises that nothing below is dirty.
+        /// Meaningful in tables of level 2: false promises that nothing below is dirty, but for what the processor has logged and
+        /// nobody has told [`super::NestedTables::logged`].
         dirty_below: bool,
     },
     /// Maps a page.

@@ -1,10 +1,11 @@
 //! Map, unmap, protect.
 
 use super::cursor::{Cursor, Flush, GUEST_PHYSICAL_END, GuestPhysical};
+use super::dirty::withholds;
 use super::entry::{Access, Entry, Format, Leaf, MemoryType, PageSize, span};
 use super::memory::{ENTRIES_PER_TABLE, TableMemory};
 use super::walk::{Mapping, ROOT_LEVEL, Slot, Visit};
-use super::{Method, NestedError, NestedTables};
+use super::{NestedError, NestedTables};
 use crate::frames::{FRAME_SIZE_BYTES, Frame, HostPhysical};
 
 /// End of host physical space: 52 bits of address fit an entry.
@@ -247,7 +248,9 @@ impl<F: Format> NestedTables<F> {
                         .split_slot(memory, slot, |leaf| leaf)
                         .map(Visit::Again);
                 }
-                let old = tables.update(memory, slot, |leaf| tables.with_access(leaf, access));
+                let old = tables.update(memory, slot, |leaf| {
+                    tables.with_access(leaf, access, slot.size())
+                });
                 if access.write {
                     tables.note_dirty_below(memory, slot);
                 }
@@ -258,10 +261,10 @@ impl<F: Format> NestedTables<F> {
         )
     }
 
-    fn with_access(&self, leaf: Leaf, access: Access) -> Leaf {
+    fn with_access(&self, leaf: Leaf, access: Access, size: PageSize) -> Leaf {
         let dirty = self.is_dirty(&leaf);
         let tracked = self.tracking && leaf.memory_type == MemoryType::WriteBack;
-        let withheld = access.write && tracked && !dirty && self.method == Method::WriteProtect;
+        let withheld = access.write && tracked && !dirty && withholds(self.method, size);
         Leaf {
             access: Access {
                 write: access.write && !withheld,

@@ -13,9 +13,9 @@
 //!   cursor past it, and return what they owe for that part; they refuse only if they could do nothing at all.
 //!
 //! Dirty tracking: a leaf is *dirty* if its dirty bit is set or, with [`Method::WriteProtect`], if it is writable. So a page
-//! nobody armed counts as dirty, never the reverse. *Clean* means dirty bit clear and, with `WriteProtect`, write access
-//! withheld: a write to it faults, and [`NestedTables::mark_dirty`] grants it again. Only write-back memory is tracked;
-//! uncacheable and write-combining leaves are devices.
+//! nobody armed counts as dirty, never the reverse. *Clean* means dirty bit clear and, with `WriteProtect` and for large leaves,
+//! write access withheld: a write to it faults, and [`NestedTables::mark_dirty`] grants it again. Only write-back memory is
+//! tracked; uncacheable and write-combining leaves are devices.
 
 mod cursor;
 mod dirty;
@@ -72,8 +72,9 @@ pub enum NestedError {
 pub enum Method {
     /// Clean pages are write-protected; the first write faults.
     WriteProtect,
-    /// The processor sets dirty bits (NPT; EPT with accessed/dirty flags, with or without a page-modification log).
-    DirtyBits,
+    /// The processor sets dirty bits and logs it (EPT with accessed and dirty flags and page-modification logging). Its log is told
+    /// by [`NestedTables::logged`].
+    DirtyLog,
 }
 
 /// One domain's nested page tables.

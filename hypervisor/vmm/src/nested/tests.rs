@@ -42,6 +42,8 @@ struct Host<F> {
     cache: BTreeMap<u64, (u64, bool)>,
     /// The page of the write that races.
     racing: Option<u64>,
+    /// What the processor has logged.
+    log: Vec<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +59,7 @@ enum Op {
     RacingWrite(u64),
     MarkDirty(u64),
     Harvest(u64, u64, usize),
-    TakeDirty(u64),
+    DrainLog,
     PutBack(u64, u64, u64),
     Limit(usize),
 }
@@ -92,7 +94,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => page().prop_map(Op::RacingWrite),
         2 => page().prop_map(Op::MarkDirty),
         4 => (start(), count(), budget()).prop_map(|(s, n, b)| Op::Harvest(s, n, b)),
-        2 => page().prop_map(Op::TakeDirty),
+        1 => Just(Op::DrainLog),
         2 => (start(), count(), any::<u64>()).prop_map(|(s, n, m)| Op::PutBack(s, n, m)),
         1 => (4usize..14).prop_map(Op::Limit),
     ]
@@ -121,6 +123,7 @@ impl<F: Format> Host<F> {
             oracle: BTreeMap::new(),
             cache: BTreeMap::new(),
             racing: None,
+            log: Vec::new(),
         }
     }
 
@@ -156,9 +159,12 @@ impl<F: Format> Host<F> {
         {
             Ok(to) => {
                 let (table, index, entry) = self.written_entry(page).unwrap();
+                if !self.oracle[&page].dirty {
+                    self.log.push(page);
+                }
                 self.memory.write(table, index, entry);
                 self.cache.insert(page, (to.address.0, true));
-                self.oracle.get_mut(&page).unwrap().dirty = true;
+                self.dirtied(page);
             }
             Err(NestedError::Withheld) => {
                 assert!(
@@ -169,12 +175,27 @@ impl<F: Format> Host<F> {
                     .tables
                     .mark_dirty(&mut self.memory, address(page))
                     .unwrap();
-                self.flush(flush);
+                assert!(flush.is_none());
+                self.dirtied(page);
                 self.write(page);
             }
             Err(NestedError::Forbidden) => assert!(!self.oracle[&page].access.write),
             Err(NestedError::NotMapped) => assert!(!self.oracle.contains_key(&page)),
             Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    /// A page was written to, and with it all that shares its leaf.
+    fn dirtied(&mut self, page: u64) {
+        let slot = self.tables.find(&self.memory, address(page).0);
+        let of = |address: u64| (address.max(BASE) - BASE) / PAGE;
+        self.each(of(slot.start)..of(slot.end()), |page| page.dirty = true);
+    }
+
+    /// Tells the tables what the processor has logged.
+    fn drain(&mut self) {
+        for page in core::mem::take(&mut self.log) {
+            self.tables.logged(&mut self.memory, address(page));
         }
     }
 
@@ -291,25 +312,10 @@ impl<F: Format> Host<F> {
                         Err(NestedError::NotMapped)
                     }
                 );
-                self.each(page..page + 1, |page| page.dirty = true);
+                self.dirtied(page);
             }
             Op::Harvest(start, count, budget) => self.harvest(start, count, budget),
-            Op::TakeDirty(page) => {
-                let expected = self.oracle.get(&page).copied();
-                match self.tables.take_dirty(&mut self.memory, address(page)) {
-                    Ok((dirty, flush)) => {
-                        self.absorb_race();
-                        let expected = expected.unwrap();
-                        assert_eq!(dirty, expected.dirty && write_back(&expected));
-                        if !self.is_large(page) {
-                            self.each(page..page + 1, |page| page.dirty &= !write_back(page));
-                        }
-                        self.flush(flush);
-                    }
-                    Err(NestedError::NotTracking) => assert!(!self.tables.is_tracking()),
-                    Err(error) => assert!(error == NestedError::NotMapped && expected.is_none()),
-                }
-            }
+            Op::DrainLog => self.drain(),
             Op::PutBack(start, count, mask) => {
                 let mut words = [mask; (PAGES / 64) as usize];
                 let bitmap = Bitmap::new(address(0), &mut words).unwrap();
@@ -322,7 +328,7 @@ impl<F: Format> Host<F> {
                     );
                 }
                 for page in pages.filter(|page| mask >> (page % 64) & 1 == 1) {
-                    self.each(page..page + 1, |page| page.dirty = true);
+                    self.dirtied(page);
                 }
             }
             Op::Limit(limit) => self.memory.limit = limit,
@@ -334,13 +340,18 @@ impl<F: Format> Host<F> {
     fn absorb_race(&mut self) {
         let unmet = self.memory.race.take();
         if let Some(page) = self.racing.take().filter(|_| unmet.is_none()) {
-            self.each(page..page + 1, |page| page.dirty = true);
+            self.dirtied(page);
+            self.log.push(page);
         }
     }
 
-    /// All entries of a large leaf share one dirty bit, and it is never clear.
+    /// Merging makes leaves dirty, and all pages of one share its dirty bit.
     fn large_are_dirty(&mut self) {
-        let large: Vec<u64> = (0..PAGES).filter(|&page| self.is_large(page)).collect();
+        let large = |page: &u64| {
+            let slot = self.tables.find(&self.memory, address(*page).0);
+            slot.level > 1 && slot.leaf.is_some_and(|leaf| leaf.dirty)
+        };
+        let large: Vec<u64> = (0..PAGES).filter(large).collect();
         for page in large {
             self.each(page..page + 1, |page| page.dirty = true);
         }
@@ -400,6 +411,7 @@ impl<F: Format> Host<F> {
         let mut bitmap = Bitmap::new(address(0), &mut words).unwrap();
         let mut at = cursor(start, count);
         let before = at;
+        self.drain();
         let result = self
             .tables
             .harvest(&mut self.memory, &mut at, &mut bitmap, budget);
@@ -417,7 +429,12 @@ impl<F: Format> Host<F> {
                     .get(&page)
                     .is_some_and(|p| p.dirty && p.memory_type == MemoryType::WriteBack);
             assert_eq!(reported, expected, "page {page}");
-            if expected && !self.is_large(page) {
+            let slot = self.tables.find(&self.memory, address(page).0);
+            let whole = Cursor {
+                next: before.next,
+                end: at.next,
+            };
+            if expected && slot.is_inside(&whole) {
                 self.each(page..page + 1, |page| page.dirty = false);
             }
         }
@@ -459,7 +476,7 @@ proptest! {
 
     #[test]
     fn agrees_with_a_map_of_pages(ops in proptest::collection::vec(op(), 1..60)) {
-        for method in [Method::WriteProtect, Method::DirtyBits] {
+        for method in [Method::WriteProtect, Method::DirtyLog] {
             run::<Ept>(method, &ops);
             run::<Npt>(method, &ops);
             run::<Fake>(method, &ops);
@@ -470,7 +487,7 @@ proptest! {
 #[test]
 fn a_dirty_bit_set_meanwhile_is_not_lost() {
     fn life<F: Format>() {
-        let mut host = Host::<F>::new(Method::DirtyBits);
+        let mut host = Host::<F>::new(Method::DirtyLog);
         let op = [
             Op::Map(0, 1, 8, Access::ALL, MemoryType::WriteBack),
             Op::Arm(0, 8, 100),

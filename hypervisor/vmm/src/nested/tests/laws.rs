@@ -46,11 +46,19 @@ impl<F: Format> Host<F> {
             } = entry
             {
                 count += self.count_tables(address.frame(), level - 1);
-                if level == 2 && !dirty_below && self.tables.method == Method::WriteProtect {
+                if level == 2 && !dirty_below {
+                    let logged = |leaf: &Leaf| {
+                        let at = |page: &&u64| {
+                            self.oracle
+                                .get(page)
+                                .is_some_and(|page| page.host == leaf.address.0)
+                        };
+                        self.log.iter().any(|page| at(&page))
+                    };
                     let dirty = (0..ENTRIES_PER_TABLE).any(|index| {
                         let below = F::decode(self.memory.read(address.frame(), index), 1);
                         matches!(below, Entry::Leaf(leaf) if self.tables.is_dirty(&leaf)
-                            && leaf.memory_type == MemoryType::WriteBack)
+                            && leaf.memory_type == MemoryType::WriteBack && !logged(&leaf))
                     });
                     assert!(!dirty, "a dirty page below an entry that promises none");
                 }
