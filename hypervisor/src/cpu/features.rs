@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::__cpuid_count;
 
+use godwit_vmm::cpuid::{HYPERVISOR_FIRST, Leaf};
 use godwit_vmm::nested::HOST_PAT;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 use x86_64::registers::model_specific::Msr;
@@ -32,6 +33,20 @@ pub(crate) fn has_fast_strings() -> bool {
     }
     // SAFETY: every 64-bit processor of Intel's has this register; reading it changes nothing.
     unsafe { Msr::new(IA32_MISC_ENABLE).read() & FAST_STRINGS != 0 }
+}
+
+/// Whether this CPU is emulated by QEMU's TCG.
+pub(crate) fn is_tcg() -> bool {
+    let leaf = |leaf| {
+        let result = cpuid(leaf, 0);
+        Leaf {
+            eax: result.eax,
+            ebx: result.ebx,
+            ecx: result.ecx,
+            edx: result.edx,
+        }
+    };
+    godwit_vmm::cpuid::is_tcg(leaf(1), leaf(HYPERVISOR_FIRST))
 }
 
 /// x2APIC (leaf 1 ECX bit 21).

@@ -25,6 +25,8 @@ pub(crate) const TIMER: u8 = 0xf0;
 pub(crate) const KICK: u8 = 0xf1;
 /// "Stop for ever": another CPU has died.
 pub(crate) const HALT: u8 = 0xf2;
+/// The interval timer, where it is used (`timer`).
+pub(crate) const HEARTBEAT: u8 = 0xf3;
 /// The local APIC's spurious vector.
 pub(crate) const SPURIOUS: u8 = 0xff;
 
@@ -160,6 +162,11 @@ extern "C" fn interrupt_entry(frame: &mut Frame) {
         KICK => {
             super::this().count_interrupt();
             apic::end_of_interrupt();
+        }
+        HEARTBEAT => {
+            super::this().count_interrupt();
+            apic::end_of_interrupt();
+            crate::timer::heartbeat();
         }
         SERIAL => {
             super::this().count_interrupt();

@@ -191,6 +191,7 @@ impl<B: Hosted> Host<B> {
         } else {
             log::warn!("no I/O APIC takes the serial line's interrupt: the console is slow");
         }
+        crate::timer::start_heartbeat(self.apic_ids[0]);
     }
 
     /// This CPU's number in the scheduler.

@@ -15,7 +15,9 @@ use godwit_records::{Invalid, XSAVE_AREA_BYTES_MAX, XsaveState};
 
 use masks::Masks;
 pub use masks::PolicyName;
-pub use paravirtual::{HYPERVISOR_FIRST, HYPERVISOR_LAST, KVM_FIRST, KVM_SIGNATURE, SIGNATURE};
+pub use paravirtual::{
+    HYPERVISOR_FIRST, HYPERVISOR_LAST, KVM_FIRST, KVM_SIGNATURE, SIGNATURE, is_tcg,
+};
 pub use record::BadPolicy;
 
 /// The four output registers.

@@ -24,7 +24,7 @@ const CLOCKSOURCE2: u32 = 1 << 3;
 const CLOCKSOURCE_STABLE: u32 = 1 << 24;
 
 /// Whether the host is QEMU's emulator, by leaf 1 and the first hypervisor leaf.
-pub(super) fn is_tcg(one: Leaf, first: Leaf) -> bool {
+pub fn is_tcg(one: Leaf, first: Leaf) -> bool {
     const HYPERVISOR: u32 = 1 << 31;
     one.ecx & HYPERVISOR != 0 && [first.ebx, first.ecx, first.edx] == words(b"TCGTCGTCGTCG")
 }
