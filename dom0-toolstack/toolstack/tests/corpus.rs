@@ -1,9 +1,11 @@
-//! Replays the fuzzing corpus of configurations, command lines and saved domains.
+//! Replays the fuzzing corpus of configurations, command lines, kernels and saved domains.
 
 #[path = "../../../tests/fuzz/bodies/command_line.rs"]
 mod command_line;
 #[path = "../../../tests/fuzz/bodies/config.rs"]
 mod config;
+#[path = "../../../tests/fuzz/bodies/guest_image.rs"]
+mod guest_image;
 #[path = "../../../tests/fuzz/bodies/replay.rs"]
 mod replay;
 #[path = "../../../tests/fuzz/bodies/replay_both_kinds.rs"]
@@ -21,6 +23,11 @@ fn configurations() {
 #[test]
 fn command_lines() {
     replay_both_kinds("command_line", command_line::judge);
+}
+
+#[test]
+fn kernels_of_guests() {
+    replay_both_kinds("guest_image", guest_image::judge);
 }
 
 #[test]
