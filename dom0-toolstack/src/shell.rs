@@ -90,6 +90,9 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
         Ok(told) => told.iter().for_each(|what| log::info!("{what}")),
         Err(error) => log::error!("cannot look for domains: {error}"),
     }
+    for problem in tools.load_hosts().await {
+        log::warn!("{problem}");
+    }
     tools.look().await;
     let first = boot.restarts == 0;
     let attend = domains::attend(tools, domain_state, first);

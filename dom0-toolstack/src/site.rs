@@ -5,7 +5,7 @@ use crate::hypercall::Host;
 use crate::random;
 use crate::stores::HostStores;
 use alloc::rc::Rc;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use godwit_backends::network::networks::Networks;
 use godwit_backends::storage::fat::FatError;
@@ -61,6 +61,10 @@ impl Site for ThisHost {
         &self.stores
     }
 
+    fn entropy(&self, out: &mut [u8]) -> Result<(), String> {
+        random::fill_secret(out)
+    }
+
     fn random(&self) -> [u8; 16] {
         random::bytes()
     }
@@ -104,7 +108,16 @@ impl Files for HostFiles {
     }
 
     async fn write(&self, path: &str, bytes: &[u8]) -> Result<(), FileError> {
-        self.partition()?.write(path, bytes).await.map_err(failed)
+        let partition = self.partition()?;
+        let written = partition.write(path, bytes).await;
+        let (Err(FatError::NotFound(_)), Some((folder, _))) = (&written, path.rsplit_once('/'))
+        else {
+            return written.map_err(failed);
+        };
+        // The folder is not there yet.
+        let made = partition.make_directory(folder).await;
+        made.map_err(failed)?;
+        partition.write(path, bytes).await.map_err(failed)
     }
 
     async fn remove(&self, path: &str) -> Result<(), FileError> {

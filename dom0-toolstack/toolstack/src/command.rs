@@ -14,7 +14,7 @@ pub mod spec;
 mod tests;
 pub mod words;
 
-pub use action::{Action, AfterSave, ConsoleKind, SchedulerSet, StoreCommand, Volume};
+pub use action::{Action, AfterSave, ConsoleKind, HostCommand, SchedulerSet, StoreCommand, Volume};
 pub use complete::{Known, complete};
 
 use crate::config::DiskTarget;
@@ -87,6 +87,8 @@ pub enum Command {
     },
     /// Something about disks, stores, volumes or files.
     Store(StoreCommand),
+    /// Something about this host's key or the hosts it knows.
+    Host(HostCommand),
     SchedCredit2(SchedulerSet),
     DebugKeys {
         keys: Vec<u8>,

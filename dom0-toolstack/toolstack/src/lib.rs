@@ -17,6 +17,7 @@ pub mod config;
 pub mod dirty;
 pub mod editor;
 pub mod host;
+pub mod hosts;
 pub mod loader;
 pub mod modules;
 pub mod names;

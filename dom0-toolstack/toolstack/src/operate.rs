@@ -33,6 +33,7 @@ pub use create::Created;
 pub use ends::Ended;
 pub use error::{OperateError, Undone};
 
+use crate::hosts::Hosts;
 use crate::modules::BootModule;
 use crate::registry::Registry;
 use crate::site::{Files, Site, Stores};
@@ -49,6 +50,8 @@ pub struct Toolstack<S: Site> {
     pub registry: Registry,
     /// Boot modules.
     pub modules: Vec<BootModule<'static>>,
+    /// This host's key and the hosts it knows.
+    pub hosts: Hosts,
     /// What was seen last of files and stores.
     pub seen: RefCell<Seen>,
 }
@@ -71,6 +74,7 @@ impl<S: Site> Toolstack<S> {
             site,
             registry: Registry::default(),
             modules,
+            hosts: Hosts::default(),
             seen: RefCell::default(),
         }
     }

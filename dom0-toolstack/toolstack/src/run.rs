@@ -4,7 +4,7 @@
 mod domains;
 mod stores;
 
-use crate::command::{self, Command, ConsoleKind, Known};
+use crate::command::{self, Command, ConsoleKind, HostCommand, Known};
 use crate::config;
 use crate::editor::Completion;
 use crate::host::Hypervisor;
@@ -161,6 +161,7 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
         }
         Command::Domain { domain, action } => domains::answer(toolstack, &domain, action).await,
         Command::Store(command) => stores::answer(toolstack, command).await,
+        Command::Host(command) => host(toolstack, name, command).await,
     }
 }
 
@@ -170,15 +171,27 @@ pub fn complete<S: Site>(toolstack: &Toolstack<S>, before: &str) -> Completion {
     let domains: Vec<String> = domains.iter().map(|info| text(&info.name).into()).collect();
     let modules: Vec<&str> = toolstack.modules.iter().map(|module| module.name).collect();
     let seen = toolstack.seen.borrow();
+    let hosts = toolstack.known_hosts();
+    let hosts: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
     let known = Known {
         domains: &domains,
         modules: &modules,
         keys: config::KEYS,
         files: &seen.files,
+        hosts: &hosts,
         stores: &seen.stores,
         volumes: &seen.volumes,
     };
     command::complete(before, known)
+}
+
+async fn host<S: Site>(toolstack: &Toolstack<S>, name: &str, command: HostCommand) -> Answer {
+    print(match command {
+        HostCommand::Key { new } => toolstack.host_key(name, new).await?,
+        HostCommand::List => toolstack.host_list(),
+        HostCommand::Add(host) => toolstack.host_add(host).await?,
+        HostCommand::Remove { name } => toolstack.host_remove(&name).await?,
+    })
 }
 
 fn info(hypervisor: &impl Hypervisor, name: &str) -> Answer {

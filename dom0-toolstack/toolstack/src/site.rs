@@ -156,7 +156,7 @@ pub trait Files {
     async fn read(&self, path: &str) -> Result<Vec<u8>, FileError>;
     /// What is in a folder; `""` is the root.
     async fn list(&self, path: &str) -> Result<Vec<FileEntry>, FileError>;
-    /// Writes a file, over the old one if there is one.
+    /// Writes a file, over the old one if there is one, as a whole or not at all. Makes its folder.
     async fn write(&self, path: &str, bytes: &[u8]) -> Result<(), FileError>;
     /// Removes a file.
     async fn remove(&self, path: &str) -> Result<(), FileError>;
@@ -234,7 +234,10 @@ pub trait Site {
     fn files(&self) -> &Self::Files;
     /// Stores.
     fn stores(&self) -> &Self::Stores;
-    /// Random bytes, other ones at every call.
+    /// Fills `out` with bytes that nobody can guess, for keys; refuses, in words, when the host has no
+    /// good source of them.
+    fn entropy(&self, out: &mut [u8]) -> Result<(), String>;
+    /// Random bytes, other ones at every call; not for keys.
     fn random(&self) -> [u8; 16];
 }
 

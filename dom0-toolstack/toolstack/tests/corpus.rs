@@ -1,5 +1,7 @@
-//! Replays the fuzzing corpus of configurations, command lines, kernels and saved domains.
+//! Replays the fuzzing corpus of configurations, command lines, kernels, saved domains and the channel.
 
+#[path = "../../../tests/fuzz/bodies/channel.rs"]
+mod channel;
 #[path = "../../../tests/fuzz/bodies/command_line.rs"]
 mod command_line;
 #[path = "../../../tests/fuzz/bodies/config.rs"]
@@ -33,4 +35,9 @@ fn kernels_of_guests() {
 #[test]
 fn saved_domains() {
     replay_both_kinds("saved_stream", saved_stream::judge);
+}
+
+#[test]
+fn channels_keys_and_hosts() {
+    replay_both_kinds("channel", channel::judge);
 }

@@ -22,6 +22,7 @@
 
 mod accept;
 mod connect;
+pub mod entropy;
 mod error;
 mod hello;
 mod identity;

@@ -1,6 +1,7 @@
-//! Commands about one domain, and about disks, stores, volumes and files.
+//! Commands about one domain, about disks, stores, volumes and files, and about hosts.
 
 use crate::config::{Disk, DiskTarget, Vif};
+use crate::hosts::KnownHost;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -115,4 +116,19 @@ pub enum StoreCommand {
     Ls { path: String },
     Cat { path: String },
     Rm { path: String },
+}
+
+/// What is to be done with this host's key or the hosts it knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names are those of the commands")]
+pub enum HostCommand {
+    /// With `new` another key is made first.
+    Key {
+        new: bool,
+    },
+    Add(KnownHost),
+    List,
+    Remove {
+        name: String,
+    },
 }

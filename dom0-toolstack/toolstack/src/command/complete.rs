@@ -18,6 +18,8 @@ pub struct Known<'a> {
     pub keys: &'a [&'a str],
     /// Paths of files.
     pub files: &'a [String],
+    /// Names of hosts that are known.
+    pub hosts: &'a [String],
     /// Names of stores.
     pub stores: &'a [String],
     /// Volumes, `STORE/VOLUME`.
@@ -137,6 +139,7 @@ fn of_kind(kind: Kind, typed: &str, known: Known<'_>) -> Vec<Candidate> {
             files.chain([finished(super::EMPTY_CONFIG)]).collect()
         }
         Kind::File => known.files.iter().map(|path| finished(path)).collect(),
+        Kind::Host => known.hosts.iter().map(|name| finished(name)).collect(),
         Kind::Store => known.stores.iter().map(|name| finished(name)).collect(),
         Kind::Volume => known.volumes.iter().map(|name| finished(name)).collect(),
         Kind::Setting => settings(typed, known),

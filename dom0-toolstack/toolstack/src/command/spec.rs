@@ -5,10 +5,13 @@
 mod devices;
 mod domains;
 mod host;
+mod hosts;
 mod stores;
 
 use super::arguments::{Arguments, usage_error};
-use super::{Action, AfterSave, Command, CommandError, SchedulerSet, StoreCommand, Volume};
+use super::{
+    Action, AfterSave, Command, CommandError, HostCommand, SchedulerSet, StoreCommand, Volume,
+};
 use crate::config::DiskTarget;
 
 /// What an argument is, for completion.
@@ -22,6 +25,8 @@ pub enum Kind {
     Setting,
     /// A file of the configuration partition.
     File,
+    /// A host that is known.
+    Host,
     /// A store.
     Store,
     /// A volume, or where an export is.
@@ -137,7 +142,13 @@ const ANY_DOMAIN: Argument = argument("DOMAIN", Kind::Domain, Count::Optional);
 
 /// Every command, in the order help lists them.
 pub fn specs() -> impl Iterator<Item = &'static Spec> + Clone {
-    let groups = [domains::SPECS, devices::SPECS, stores::SPECS, host::SPECS];
+    let groups = [
+        domains::SPECS,
+        devices::SPECS,
+        stores::SPECS,
+        hosts::SPECS,
+        host::SPECS,
+    ];
     groups.into_iter().flatten()
 }
 

@@ -283,6 +283,7 @@ fn completions(before: &str) -> (usize, Vec<String>) {
         modules: &["micro", "linux"],
         keys: &["name", "memory", "maxmem"],
         files: &["web.cfg".into(), "boot/vmlinuz".into()],
+        hosts: &["host-b".into()],
         stores: &["main".into()],
         volumes: &["main/web".into()],
     };

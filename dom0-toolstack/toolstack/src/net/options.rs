@@ -147,7 +147,8 @@ impl HostOptions {
     }
 }
 
-fn host_name(value: &str) -> Result<&str, &'static str> {
+/// Checks the name of a host.
+pub(crate) fn host_name(value: &str) -> Result<&str, &'static str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if value.is_empty() || value.len() > NAME_BYTES_MAX {
         return Err("a host name has 1 to 32 characters");

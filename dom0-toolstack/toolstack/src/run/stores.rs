@@ -3,6 +3,7 @@
 use super::{Answer, print};
 use crate::command::{StoreCommand, Volume};
 use crate::config::DiskTarget;
+use crate::hosts::KEY_PATH;
 use crate::operate::{OperateError, Toolstack};
 use crate::show::Printable;
 use crate::site::{FileError, Files, Site, StoreInfo, Stores};
@@ -159,6 +160,12 @@ async fn ls<S: Site>(toolstack: &Toolstack<S>, path: &str) -> Answer {
 }
 
 async fn cat<S: Site>(toolstack: &Toolstack<S>, path: &str) -> Answer {
+    // FAT knows no case.
+    if path.trim_matches('/').eq_ignore_ascii_case(KEY_PATH) {
+        return Err(other(format!(
+            "{path}: a secret is not shown (xl host-key shows the fingerprint)"
+        )));
+    }
     let bytes = toolstack.site.files().read(path).await;
     let bytes = bytes.map_err(|error| file_error(path, &error))?;
     let shown = &bytes[..bytes.len().min(CAT_BYTES_MAX)];

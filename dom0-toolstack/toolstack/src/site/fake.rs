@@ -356,6 +356,8 @@ pub struct FakeSite {
     pub stores: FakeStores,
     /// How many random values were given.
     pub randoms: Cell<u8>,
+    /// There are no numbers for keys.
+    pub no_entropy: Cell<bool>,
 }
 
 impl Default for FakeSite {
@@ -366,6 +368,7 @@ impl Default for FakeSite {
             files: FakeFiles::default(),
             stores: FakeStores::new(),
             randoms: Cell::new(0),
+            no_entropy: Cell::new(false),
         }
     }
 }
@@ -390,6 +393,16 @@ impl Site for FakeSite {
 
     fn stores(&self) -> &FakeStores {
         &self.stores
+    }
+
+    fn entropy(&self, out: &mut [u8]) -> Result<(), String> {
+        if self.no_entropy.get() {
+            return Err("the fake has none".into());
+        }
+        for byte in out.iter_mut() {
+            *byte = self.random()[0];
+        }
+        Ok(())
     }
 
     fn random(&self) -> [u8; 16] {
