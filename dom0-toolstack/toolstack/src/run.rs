@@ -149,15 +149,20 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
             console,
         } => {
             let made = toolstack.create(&config, &settings, paused).await?;
-            domains::made("created", &made, console)
+            domains::made("created", &made, "", console)
         }
         Command::Restore {
             target,
             paused,
             console,
         } => {
-            let made = toolstack.restore(&target, paused).await;
-            domains::made("restored", &made?, console)
+            let (made, digest) = toolstack.restore(&target, paused).await?;
+            domains::made(
+                "restored",
+                &made,
+                &format!(", memory digest {digest}"),
+                console,
+            )
         }
         Command::Domain { domain, action } => domains::answer(toolstack, &domain, action).await,
         Command::Store(command) => stores::answer(toolstack, command).await,

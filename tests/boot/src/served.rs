@@ -3,17 +3,18 @@
 //!
 //! On QEMU dom0 is on a user-mode network, so that the build machine connects to the guest through
 //! two forwarded ports, and kernel and ramdisk are files of the store. Bochs has neither that
-//! network nor a fast disk: a link with a peer, and boot modules.
+//! network nor a fast disk: a link with a peer and a gateway, and boot modules.
 
 use crate::guest::{fact, state};
 use crate::linux::{BOOT_TIMEOUT, LinuxGuest};
 use crate::{HOST, PEER};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use godwit_harness::{
-    Artefact, DiskConfig, DiskInterface, Emulator, Flavour, GuestKernel, Host, HostConfig, Image,
-    Link, Network, Peer, PortKind, Ramdisk, Store, StoreImage, VolumeContents, root,
+    Artefact, DiskConfig, DiskInterface, Doors, Emulator, Flavour, Gateway, GuestKernel, Host,
+    HostConfig, Image, Link, Network, Peer, PortKind, Ramdisk, Store, StoreImage, VolumeContents,
+    root,
 };
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const USER_HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// What stands for the build machine's loopback there.
 pub const USER_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+/// The gateway on the link, which programs here connect through.
+const STATION: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 253);
 /// Where `guest tcp-serve` listens in the guest, and the port of dom0 that leads there.
 const GUEST_PORT: u16 = 5001;
 const FORWARDED_PORT: u16 = 2222;
@@ -39,6 +42,12 @@ const FORWARDED_PORT: u16 = 2222;
 pub const MEMORY_MIB: u64 = 128;
 const VOLUME_BYTES: u64 = 8 << 20;
 const SAVED_BYTES: u64 = (MEMORY_MIB + 16) << 20;
+/// What [`saved_and_restored`] writes on the guest's disk.
+pub const SAVED_BLOCKS: u64 = 64;
+/// The same.
+pub const SAVED_SEED: u64 = 5;
+const PING_ROUNDS: u32 = 4;
+const SAVED_STREAM_BYTES: u64 = 256 << 10;
 /// For a line typed into the guest's shell, on QEMU.
 const SHELL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -48,11 +57,9 @@ pub struct Served {
     pub host: Host,
     /// Its disk.
     pub store: Store,
-    /// Where the forwarded port is on the build machine; QEMU only.
-    port: Option<u16>,
-    /// Lines typed into the guest so far.
-    lines: u32,
-    _network: Option<(Peer, Link)>,
+    /// Where the forwarded port is on the build machine.
+    port: u16,
+    _network: Option<(Peer, Gateway, Link)>,
 }
 
 /// Boots a host whose `guests/lin.cfg` has `words` more on its kernel's command line.
@@ -60,25 +67,36 @@ pub fn boot(label: &str, emulator: Emulator, words: &str) -> Result<Served> {
     let kernel = GuestKernel::fetch(Flavour::Cloud)?;
     let ramdisk = Ramdisk::new(&kernel)?.write(label)?;
     let bochs = emulator == Emulator::Bochs;
-    let place = if bochs { "module:" } else { "kernels/" };
+    // Every character of the guest's console is an exit, and shown at the real rate of a UART.
+    let (place, quiet) = match bochs {
+        true => ("module:", "quiet "),
+        false => ("kernels/", ""),
+    };
+    let words = format!("{quiet}{words}");
     let mut store = StoreImage::new(root()?.join(format!("out/guest/{label}.img")))
         .label("main")
-        .file("guests/lin.cfg", config(place, words).as_bytes())
+        .file("guests/lin.cfg", config(place, &words).as_bytes())
         .volume(DATA, VolumeContents::Zeroes(VOLUME_BYTES))
         .volume(SAVED, VolumeContents::Zeroes(SAVED_BYTES));
     let mut image = Image::new(label, "host-a")?;
     let mut network = None;
-    let mut port = None;
+    let port;
     let plug = if bochs {
-        let link = Link::start(&[emulator.into(), PortKind::Prompt], 1)?;
+        let link = Link::start(&[emulator.into(), PortKind::Prompt, PortKind::Prompt], 1)?;
         let peer = Peer::start(link.port(1), PEER)?;
+        let doors = Doors {
+            inward: None,
+            outward: Some(SocketAddrV4::new(HOST, FORWARDED_PORT)),
+        };
+        let gateway = Gateway::start(link.port(2), STATION, doors)?;
+        port = gateway.port();
         image = image
             .module("linux", kernel.image())
             .module("initrd", &ramdisk)
             .address(&format!("{HOST}/24"))
             .dom0_options("bridge=off");
         let plug = Network::Link(link.port(0));
-        network = Some((peer, link));
+        network = Some((peer, gateway, link));
         plug
     } else {
         store = store
@@ -87,10 +105,9 @@ pub fn boot(label: &str, emulator: Emulator, words: &str) -> Result<Served> {
         image = image
             .address(&format!("{USER_HOST}/24"))
             .dom0_options(&format!("gw={USER_GATEWAY}"));
-        let host_tcp = free_port()?;
-        port = Some(host_tcp);
+        port = free_port()?;
         Network::UserForward {
-            host_tcp,
+            host_tcp: port,
             guest_tcp: FORWARDED_PORT,
         }
     };
@@ -110,7 +127,6 @@ pub fn boot(label: &str, emulator: Emulator, words: &str) -> Result<Served> {
         host,
         store,
         port,
-        lines: 0,
         _network: network,
     })
 }
@@ -187,22 +203,7 @@ impl Served {
 
     /// Types a line into the guest's shell. What the guest printed until it was done.
     pub fn shell(&mut self, line: &str) -> Result<String> {
-        self.lines += 1;
-        // The shell's arithmetic tells the answer from the echo of the question.
-        let timeout = SHELL_TIMEOUT * self.host.emulator().slowness();
-        let (asked, done) = (
-            format!("A$(({0}))Z", self.lines),
-            format!("A{0}Z", self.lines),
-        );
-        let console = self.host.console();
-        console.send_line(&format!("xl console {NAME}"))?;
-        console.expect(&format!("xl console {NAME}\n"), timeout)?;
-        console.send(format!("{line}; echo status=$? {asked}\r").as_bytes())?;
-        let said = console.expect(&done, timeout)?;
-        console.send(b"\x1d")?;
-        console.expect_prompt(timeout)?;
-        let start = said.rfind(&asked).map_or(0, |at| at + asked.len());
-        Ok(said[start..].to_owned())
+        self.host.guest_shell(NAME, line, SHELL_TIMEOUT)
     }
 
     /// Fails unless a line typed into the guest's shell succeeds. What it printed.
@@ -212,18 +213,22 @@ impl Served {
         Ok(said)
     }
 
-    /// The guest loses no ping to `address`.
+    /// The guest loses no ping to `address` in one of [`PING_ROUNDS`]: in Bochs idle time runs many
+    /// times faster than outside, and a station outside may answer too late.
     pub fn guest_pings(&mut self, address: Ipv4Addr) -> Result<()> {
-        let said = self.shell_succeeds(&format!("ping -c 3 {address}"))?;
-        ensure!(said.contains(" 0% packet loss"), "{said}");
-        Ok(())
+        let mut said = String::new();
+        for _ in 0..PING_ROUNDS {
+            said = self.shell(&format!("ping -c 3 {address}"))?;
+            if said.contains(" 0% packet loss") {
+                return Ok(());
+            }
+        }
+        bail!("{said}")
     }
 
     /// Sends the guest a checked stream through the forwarded port, and takes one from it.
     pub fn exchange(&self, bytes: u64) -> Result<()> {
-        let port = self
-            .port
-            .context("only QEMU's network leads to the guest")?;
+        let port = self.port;
         for direction in ["send", "receive"] {
             guest_program(&[
                 "tcp-send",
@@ -257,6 +262,37 @@ impl Served {
         drop(self.host);
         self.store
     }
+}
+
+/// Saves the guest to its volume and restores it from there, again and again: each time its memory
+/// has the digest it had, and its processes, disk and network go on. Leaves [`SAVED_BLOCKS`] blocks
+/// of [`SAVED_SEED`] on its disk.
+pub fn saved_and_restored(site: &mut Served, rounds: u32) -> Result<()> {
+    let disk = format!("guest disk path=/dev/vda blocks={SAVED_BLOCKS} seed={SAVED_SEED}");
+    site.shell_succeeds(&disk)?;
+    site.shell_succeeds("kept=4711; echo $$ >/tmp/shell")?;
+    for round in 1..=rounds {
+        let saved = site.says_in_time(&format!("xl save {NAME} main/{SAVED}"), "memory digest")?;
+        site.is_gone()?;
+        let restored = format!("restored domain '{NAME}'");
+        let restored = site.says_in_time(&format!("xl restore main/{SAVED}"), &restored)?;
+        let digest = |said: &str| {
+            let said = said.split("memory digest ").nth(1)?;
+            Some(said.split_whitespace().next()?.to_owned())
+        };
+        ensure!(
+            digest(&saved).is_some() && digest(&saved) == digest(&restored),
+            "round {round}: other memory:\n{saved}\n{restored}"
+        );
+        // The same shell, and what it knew.
+        let said = site.shell_succeeds("test $(cat /tmp/shell) = $$ && echo kept=$kept")?;
+        ensure!(said.contains("kept=4711"), "round {round}: {said}");
+        site.shell_succeeds(&format!("{disk} mode=check"))?;
+        site.shell_succeeds("guest disk path=/dev/vda blocks=16 first=128")?;
+        site.guest_pings(GATEWAY)?;
+        site.exchange(SAVED_STREAM_BYTES)?;
+    }
+    Ok(())
 }
 
 /// Fails unless the first `blocks` blocks of 4 KiB hold what `guest disk` wrote with `seed`.

@@ -1,23 +1,26 @@
 //! The life of a Linux guest from the operator's side: button, restart, pause, console, balloon; and
-//! configurations that are refused as a whole.
+//! configurations that are refused as a whole. On Bochs it is also saved and restored: a boot takes
+//! minutes there.
 
 use anyhow::{Result, ensure};
 use godwit_boot_tests::ensure_all;
 use godwit_boot_tests::guest::state;
 use godwit_boot_tests::linux::BOOT_TIMEOUT;
-use godwit_boot_tests::served::{CREATE, MEMORY_MIB, NAME, boot};
+use godwit_boot_tests::served::{CREATE, MEMORY_MIB, NAME, boot, saved_and_restored};
 use godwit_harness::Emulator;
 
 const BUTTON: &str = "godwit.run=guest,power-button&";
 /// What the guest is shrunk to.
 const LESS_MIB: u64 = 96;
 
-#[test]
-fn guest_life_qemu() -> Result<()> {
-    let mut site = boot("guest-life-qemu", Emulator::Qemu, BUTTON)?;
+fn life(label: &str, emulator: Emulator) -> Result<()> {
+    let mut site = boot(label, emulator, BUTTON)?;
     let before = site.free_mib()?;
     site.create("on_poweroff=destroy on_reboot=restart")?;
     let guest = site.guest();
+    if emulator == Emulator::Bochs {
+        saved_and_restored(&mut site, 1)?;
+    }
     let said = site.shell_succeeds("uname -s; echo $((6*7))")?;
     ensure_all(&said, &["Linux", "42"])?;
 
@@ -61,6 +64,16 @@ fn guest_life_qemu() -> Result<()> {
     let after = site.free_mib()?;
     ensure!(before == after, "{after} MiB are free, not {before}");
     Ok(())
+}
+
+#[test]
+fn guest_life_qemu() -> Result<()> {
+    life("guest-life-qemu", Emulator::Qemu)
+}
+
+#[test]
+fn guest_life_bochs() -> Result<()> {
+    life("guest-life-bochs", Emulator::Bochs)
 }
 
 #[test]

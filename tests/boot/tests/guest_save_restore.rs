@@ -2,10 +2,11 @@
 //! is refused and leaves nothing behind.
 
 use anyhow::{Result, ensure};
-use godwit_boot_tests::served::{DATA, GATEWAY, SAVED, boot, check_blocks};
+use godwit_boot_tests::served::{
+    DATA, SAVED, SAVED_BLOCKS, SAVED_SEED, boot, check_blocks, saved_and_restored,
+};
 use godwit_harness::Emulator;
 
-const STREAM_BYTES: u64 = 1 << 20;
 /// A place within the pages of the guest in the saved stream.
 const DAMAGE_AT: usize = 8 << 20;
 
@@ -13,23 +14,14 @@ const DAMAGE_AT: usize = 8 << 20;
 fn guest_save_restore_qemu() -> Result<()> {
     let mut site = boot("guest-save-restore-qemu", Emulator::Qemu, "")?;
     site.create("")?;
-    site.shell_succeeds("guest disk path=/dev/vda blocks=64 seed=5")?;
-    site.shell_succeeds("kept=4711; echo $$ >/tmp/shell")?;
-    for round in 1..=2 {
-        site.says_in_time(&format!("xl save lin main/{SAVED}"), "")?;
-        site.is_gone()?;
-        site.says_in_time(&format!("xl restore main/{SAVED}"), "restored domain 'lin'")?;
-        // The same shell, and what it knew.
-        let said = site.shell_succeeds("test $(cat /tmp/shell) = $$ && echo kept=$kept")?;
-        ensure!(said.contains("kept=4711"), "round {round}: {said}");
-        site.shell_succeeds("guest disk path=/dev/vda blocks=64 seed=5 mode=check")?;
-        site.shell_succeeds("guest disk path=/dev/vda blocks=16 first=128")?;
-        site.guest_pings(GATEWAY)?;
-        site.exchange(STREAM_BYTES)?;
-    }
+    saved_and_restored(&mut site, 2)?;
     let guest = site.guest();
     guest.clear(&mut site.host)?;
-    check_blocks(&site.into_store().read_volume(DATA)?, 64, 5)
+    check_blocks(
+        &site.into_store().read_volume(DATA)?,
+        SAVED_BLOCKS,
+        SAVED_SEED,
+    )
 }
 
 #[test]

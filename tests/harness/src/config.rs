@@ -94,6 +94,7 @@ pub struct HostConfig {
     pub(crate) network: Network,
     pub(crate) mac_suffix: u8,
     pub(crate) exact_time: bool,
+    pub(crate) waits: bool,
     pub(crate) gdb: bool,
     pub(crate) cpu_model: Option<String>,
     pub(crate) trace: Option<PathBuf>,
@@ -119,6 +120,7 @@ impl HostConfig {
             network: Network::None,
             mac_suffix: 1,
             exact_time: false,
+            waits: false,
             gdb: false,
             cpu_model: None,
             trace: None,
@@ -167,6 +169,14 @@ impl HostConfig {
     /// QEMU (one CPU only), `ips=1000000000` in Bochs.
     pub fn exact_time(mut self, exact: bool) -> Self {
         self.exact_time = exact;
+        self
+    }
+
+    /// With exact time in QEMU, lets idle time pass as it does outside instead of skipping it: for a
+    /// host that talks with a program outside, whose answers would come after every time-out. Bochs
+    /// skips none at that speed.
+    pub fn waits(mut self, waits: bool) -> Self {
+        self.waits = waits;
         self
     }
 

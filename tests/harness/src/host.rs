@@ -25,6 +25,8 @@ pub struct Host {
     console: Console,
     emulator: Emulator,
     name: String,
+    /// Lines typed into guests so far.
+    guest_lines: u32,
     /// OVMF's variables, Bochs' configuration: needed as long as the emulator runs.
     _work: tempfile::TempDir,
 }
@@ -53,6 +55,7 @@ impl Host {
             console: Console::new(stream, &config.name, &log("serial.log"))?,
             emulator: config.emulator,
             name: config.name.clone(),
+            guest_lines: 0,
             _work: work,
         })
     }
@@ -118,6 +121,29 @@ impl Host {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// Types a line into the shell on a guest's console. What the guest printed until it was done,
+    /// and `status=N` of the line's last command.
+    pub fn guest_shell(&mut self, guest: &str, line: &str, timeout: Duration) -> Result<String> {
+        self.guest_lines += 1;
+        // The shell's arithmetic tells the answer from the echo of the question.
+        let timeout = timeout * self.emulator.slowness();
+        let (asked, done) = (
+            format!("A$(({0}))Z", self.guest_lines),
+            format!("A{0}Z", self.guest_lines),
+        );
+        let console = &mut self.console;
+        console.send_line(&format!("xl console {guest}"))?;
+        console.expect(&format!("xl console {guest}\n"), timeout)?;
+        console.send(format!("{line}; echo status=$? {asked}\r").as_bytes())?;
+        let said = console
+            .expect(&done, timeout)
+            .with_context(|| format!("in guest {guest}: {line}"))?;
+        console.send(b"\x1d")?;
+        console.expect_prompt(timeout)?;
+        let start = said.rfind(&asked).map_or(0, |at| at + asked.len());
+        Ok(said[start..].to_owned())
     }
 
     /// Whether the emulator still runs.

@@ -68,7 +68,8 @@ fn machine(a: &mut Arguments, config: &HostConfig) -> Result<()> {
             "exact time needs one CPU, not {}",
             config.cpus
         );
-        a.pair("-icount", "shift=0,sleep=off");
+        let sleep = if config.waits { "on" } else { "off" };
+        a.pair("-icount", &format!("shift=0,sleep={sleep}"));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod boot;
 mod exits;
 mod guests;
+mod served;
 
 pub(crate) use boot::measure as boot;
 pub(crate) use guests::measure as guests;
@@ -23,7 +24,8 @@ pub(crate) enum Better {
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
-    /// What was measured, with one of the words cpuid, port, hypercall, boot, size in it.
+    /// What was measured, with one of the words cpuid, port, ipi, timer, hypercall,
+    /// boot, size, virtio-blk, virtio-net, overhead in it.
     pub(crate) name: String,
     /// Where: `qemu`, `bochs`, or `build` for figures that need no emulator.
     pub(crate) emulator: &'static str,

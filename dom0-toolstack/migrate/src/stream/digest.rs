@@ -4,6 +4,7 @@
 //! order does not matter, and a page that changes is taken out and put in again. It finds mistakes; it
 //! is no defence against somebody who makes pages for it.
 
+use core::fmt;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// Octets of a digest in a frame: the sum (u128), then the number of pages (u64).
@@ -14,6 +15,13 @@ pub const DIGEST_BYTES: usize = 24;
 pub struct MemoryDigest {
     sum: u128,
     pages: u64,
+}
+
+/// For people to compare: the sum alone.
+impl fmt::Display for MemoryDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.sum)
+    }
 }
 
 impl MemoryDigest {

@@ -34,12 +34,13 @@ struct Arrived {
 }
 
 impl<S: Site> Toolstack<S> {
-    /// Makes a domain from what `xl save` wrote.
+    /// Makes a domain from what `xl save` wrote. Returns it and the digest of its memory, which is
+    /// that of the memory that was saved.
     pub async fn restore(
         &self,
         target: &DiskTarget,
         paused: bool,
-    ) -> Result<Created, OperateError> {
+    ) -> Result<(Created, MemoryDigest), OperateError> {
         let blocks = self.open(target, false).await?;
         let source = VolumeSource::new(&blocks);
         let mut reader = Reader::begin(source).await.map_err(|e| named(target, &e))?;
@@ -53,7 +54,7 @@ impl<S: Site> Toolstack<S> {
         assert!(busy.is_some(), "the id of a new domain is new");
         let name = entry.config.name.clone();
         match self.fill_from(domain, &mut reader, entry, paused).await {
-            Ok(()) => Ok(Created { domain, name }),
+            Ok(digest) => Ok((Created { domain, name }, digest)),
             Err(cause) => Err(self.undo(domain, cause).await),
         }
     }
@@ -92,7 +93,7 @@ impl<S: Site> Toolstack<S> {
         reader: &mut Reader<impl Source>,
         entry: Entry,
         paused: bool,
-    ) -> Result<(), OperateError> {
+    ) -> Result<MemoryDigest, OperateError> {
         let hypervisor = self.site.hypervisor();
         let mut noted = Entry {
             phase: Phase::Building,
@@ -140,12 +141,12 @@ impl<S: Site> Toolstack<S> {
         noted.phase = Phase::Live;
         note(&noted)?;
         self.site.devices().resume(domain);
-        if paused {
-            return Ok(());
+        if !paused {
+            hypervisor
+                .domain_unpause(domain)
+                .map_err(refused(Step::Unpause))?;
         }
-        Ok(hypervisor
-            .domain_unpause(domain)
-            .map_err(refused(Step::Unpause))?)
+        Ok(digest)
     }
 
     async fn write_pages(

@@ -10,7 +10,7 @@ use crate::site::{DeviceHost, Site};
 use alloc::format;
 use alloc::string::String;
 use godwit_abi::{DomainId, DomainInfo, DomainState, Status, VcpuIndex};
-use godwit_migrate::stream::{FrameKind, Sink, Writer};
+use godwit_migrate::stream::{FrameKind, MemoryDigest, Sink, Writer};
 use godwit_records::{Record, VcpuState, XsaveState};
 
 /// Most bytes of the records of a domain's devices in the hypervisor.
@@ -48,9 +48,9 @@ impl<S: Site> Toolstack<S> {
         };
         let ending = |entry: &mut Entry| entry.phase = Phase::Ending;
         let written = match (written, after) {
-            (Ok(bytes), AfterSave::Destroy) => {
+            (Ok(written), AfterSave::Destroy) => {
                 let noted = self.registry.change(hypervisor, domain, ending);
-                noted.map(|()| bytes).map_err(OperateError::Refused)
+                noted.map(|()| written).map_err(OperateError::Refused)
             }
             (written, _) => written,
         };
@@ -66,22 +66,23 @@ impl<S: Site> Toolstack<S> {
                 hypervisor.domain_unpause(domain)?;
             }
         }
-        let bytes = written?;
+        let (bytes, digest) = written?;
         let name = &entry.config.name;
         Ok(format!(
-            "saved domain '{name}' to '{target}': {} KiB",
+            "saved domain '{name}' to '{target}': {} KiB, memory digest {digest}",
             bytes >> 10
         ))
     }
 
-    /// Writes a domain that is paused and quiesced. Returns the stream's length in bytes.
+    /// Writes a domain that is paused and quiesced. Returns the stream's length in bytes and the
+    /// digest of the domain's memory.
     async fn write(
         &self,
         domain: DomainId,
         info: &DomainInfo,
         entry: &Entry,
         sink: impl Sink,
-    ) -> Result<u64, OperateError> {
+    ) -> Result<(u64, MemoryDigest), OperateError> {
         // Half of it is chance enough to tell two streams apart.
         let stream_id = u128::from_le_bytes(self.site.random()) as u64;
         let mut writer = Writer::begin(sink, stream_id)
@@ -99,7 +100,8 @@ impl<S: Site> Toolstack<S> {
         let digest = scan::write(hypervisor, domain, &entry.config, &mut writer).await?;
         self.write_states(domain, info, entry, &mut writer).await?;
         frame(&mut writer, FrameKind::DIGEST, &[&digest.encode()]).await?;
-        writer.finish().await.map_err(OperateError::Other)
+        let bytes = writer.finish().await.map_err(OperateError::Other)?;
+        Ok((bytes, digest))
     }
 
     async fn write_states(

@@ -58,9 +58,9 @@ fn list_long<S: Site>(toolstack: &Toolstack<S>, domains: &[DomainInfo]) -> Strin
 }
 
 /// What is said of a domain that was made.
-pub(super) fn made(how: &str, made: &Created, console: bool) -> Answer {
+pub(super) fn made(how: &str, made: &Created, more: &str, console: bool) -> Answer {
     let (name, domain) = (&made.name, made.domain);
-    let text = format!("{how} domain '{name}' (id {domain})\n");
+    let text = format!("{how} domain '{name}' (id {domain}){more}\n");
     match console {
         true => Ok(Effect::Follow {
             domain,

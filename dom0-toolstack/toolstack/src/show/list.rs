@@ -92,6 +92,7 @@ pub fn list_long(domains: &[DomainInfo]) -> String {
         say("cpu_weight", format!("{}", info.weight));
         say("cap", format!("{}", info.cap_percent));
         say("cpu_time", seconds(info.cpu_ns));
+        say("cpu_time_ns", format!("{}", info.cpu_ns));
         say("exits", format!("{}", info.exits));
         say("refused", format!("{}", info.refused));
         say("console_bytes", format!("{}", info.console_end));

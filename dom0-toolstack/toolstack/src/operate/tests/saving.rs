@@ -75,7 +75,8 @@ fn what_is_restored_is_what_was_saved() {
     );
     assert_eq!(host(&toolstack).domains().count(), 1);
     assert!(toolstack.site.devices.attached.borrow().is_empty());
-    let made = block_on(toolstack.restore(&target(), false)).unwrap();
+    let (made, digest) = block_on(toolstack.restore(&target(), false)).unwrap();
+    assert!(told.ends_with(&format!("memory digest {digest}")), "{told}");
     assert_eq!((made.name.as_str(), only(&toolstack)), ("n", made.domain));
     assert_eq!(essence(&toolstack, made.domain), before);
     assert_eq!(toolstack.registry.entry(made.domain), Some(entry));
@@ -153,7 +154,7 @@ fn whatever_fails_in_restoring_nothing_remains() {
     let fake = host(&toolstack);
     let free = fake.state.borrow().host.free_bytes;
     let now = fake.state.borrow().calls;
-    let id = restore().unwrap().domain;
+    let id = restore().unwrap().0.domain;
     let calls = fake.state.borrow().calls - now;
     block_on(toolstack.destroy(id)).unwrap();
     let nothing = |what: &str, nth: usize| {

@@ -165,8 +165,9 @@ fn saved_and_restored_by_command() {
         saved.starts_with("saved domain 'n' to 'main/s': "),
         "{saved}"
     );
+    let digest = saved.split("memory digest ").nth(1).unwrap();
     assert_eq!(
         printed(&host, "xl restore main/s"),
-        "restored domain 'n' (id 1025)\n"
+        format!("restored domain 'n' (id 1025), memory digest {digest}")
     );
 }
