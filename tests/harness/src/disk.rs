@@ -2,7 +2,7 @@
 
 use crate::config::HostConfig;
 use anyhow::{Result, bail, ensure};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Buses of q35's own AHCI controller that the CD-ROM (`ide.2`) leaves free.
 const AHCI_BUSES: [&str; 5] = ["ide.0", "ide.1", "ide.3", "ide.4", "ide.5"];
@@ -136,6 +136,17 @@ pub(crate) fn qemu_pairs(config: &HostConfig) -> Result<Vec<(&'static str, Strin
     Ok(pairs)
 }
 
+/// Bochs leaves a file beside an image that keeps others away, and when it is ended it leaves it for
+/// ever. Whose image it is says who starts it.
+fn forget_lock(image: &Path) -> Result<()> {
+    let mut lock = image.as_os_str().to_owned();
+    lock.push(".lock");
+    match std::fs::remove_file(&lock) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Bochs' configuration lines, with the one of the CD-ROM.
 pub(crate) fn bochs_lines(config: &HostConfig) -> Result<Vec<String>> {
     let cdrom = if config.disks.is_empty() {
@@ -165,6 +176,7 @@ pub(crate) fn bochs_lines(config: &HostConfig) -> Result<Vec<String>> {
             "Bochs has no {}: give the host its disks by ide",
             disk.interface.name()
         );
+        forget_lock(&disk.file)?;
         lines.push(format!(
             "{place}: type=disk, mode=flat, path=\"{}\"",
             disk.file.display()

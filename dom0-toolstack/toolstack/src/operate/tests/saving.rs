@@ -313,7 +313,7 @@ fn a_host_with_a_lesser_cpu_refuses_and_one_with_a_better_tells_what_was_told_be
     assert_eq!(host(&toolstack).domains().count(), 1);
     host(&toolstack).state.borrow_mut().cpu = cpu_with(AVX | AES | FMA);
     let back = block_on(toolstack.restore(&target(), false)).unwrap();
-    let told = host(&toolstack).with(back.domain, |domain| domain.cpu_policy.clone());
+    let told = host(&toolstack).with(back.0.domain, |domain| domain.cpu_policy.clone());
     assert_eq!(told, Ok(cpu_with(AVX | AES)));
 }
 
