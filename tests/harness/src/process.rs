@@ -4,11 +4,18 @@
 //! the thread that started it ends, however we die; so all are started by one thread that lives
 //! as long as the process. Bochs' `term` display wants a terminal: it gets a pseudo-terminal
 //! whose output nobody looks at. It may ignore TERM, so the end is always KILL.
+//!
+//! That is where Bochs' debugger talks. Its screen Bochs shows on a second pseudo-terminal, which it
+//! opens itself and names in its log. Somebody must read there: when what is written fills the
+//! kernel's buffer, the emulator stands still, for ever.
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -39,9 +46,10 @@ impl Process {
         program: &str,
         arguments: &[String],
         directory: &Path,
-        log: &Path,
+        log_path: &Path,
     ) -> Result<Process> {
-        let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let log = File::create(log_path)
+            .with_context(|| format!("cannot write {}", log_path.display()))?;
         let terminal = terminal().context("cannot open a pseudo-terminal")?;
         let mut command = wrapped(program, arguments);
         command
@@ -53,7 +61,10 @@ impl Process {
             .stdin(terminal.try_clone()?)
             .stdout(terminal)
             .stderr(log);
-        Process::spawn(command, program)
+        let process = Process::spawn(command, program)?;
+        let log = log_path.to_owned();
+        std::thread::spawn(move || swallow_screen(&log));
+        Ok(process)
     }
 
     fn spawn(command: Command, program: &str) -> Result<Process> {
@@ -141,12 +152,65 @@ fn terminal() -> Result<File> {
         .read(true)
         .write(true)
         .open(name.to_str()?)?;
-    let mut ours = File::from(ours);
-    std::thread::spawn(move || {
-        let mut swallowed = [0; 4096];
-        while matches!(ours.read(&mut swallowed), Ok(n) if n > 0) {}
-    });
+    let ours = File::from(ours);
+    std::thread::spawn(move || swallow(ours));
     Ok(theirs)
+}
+
+/// Reads until the other side is gone.
+fn swallow(mut terminal: File) {
+    let mut swallowed = [0; 4096];
+    loop {
+        match terminal.read(&mut swallowed) {
+            Ok(count) if count > 0 => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// How Bochs says in its log where its screen is: a quoted path follows.
+const SCREEN: &str = "connected to screen \"";
+/// From its start until it says so.
+const SCREEN_TIMEOUT: Duration = Duration::from_secs(120);
+const SCREEN_LOOK_PERIOD: Duration = Duration::from_millis(50);
+
+/// Waits until the log names a screen, and reads what is shown there.
+fn swallow_screen(log: &Path) {
+    let deadline = Instant::now() + SCREEN_TIMEOUT;
+    while Instant::now() < deadline {
+        let Ok(said) = std::fs::read(log) else {
+            return;
+        };
+        if let Some(screen) = screen(&String::from_utf8_lossy(&said)) {
+            // It cannot be opened when Bochs has gone already.
+            if let Ok(terminal) = open_raw(screen) {
+                swallow(terminal);
+            }
+            return;
+        }
+        std::thread::sleep(SCREEN_LOOK_PERIOD);
+    }
+}
+
+/// The screen's path in Bochs' log, once it is there in full.
+fn screen(log: &str) -> Option<&str> {
+    let (_, path) = log.split_once(SCREEN)?;
+    let (path, _) = path.split_once('"')?;
+    path.starts_with("/dev/pts/").then_some(path)
+}
+
+/// Opens a terminal, and without an echo, which nobody reads at the other side.
+fn open_raw(path: &str) -> io::Result<File> {
+    let terminal = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::NOCTTY.bits().cast_signed())
+        .open(path)?;
+    let mut settings = tcgetattr(&terminal)?;
+    settings.make_raw();
+    tcsetattr(&terminal, OptionalActions::Now, &settings)?;
+    Ok(terminal)
 }
 
 #[cfg(test)]
@@ -163,6 +227,14 @@ mod tests {
         assert!(Path::new(&proc).exists());
         drop(process);
         assert!(!Path::new(&proc).exists());
+    }
+
+    #[test]
+    fn a_screen_is_known_when_its_path_is_whole() {
+        let log = "x\nBochs connected to screen \"/dev/pts/17\"\n==";
+        assert_eq!(screen(log), Some("/dev/pts/17"));
+        assert_eq!(screen("Bochs connected to screen \"/dev/pts/1"), None);
+        assert_eq!(screen("connected to screen \"/etc/passwd\""), None);
     }
 
     #[test]
