@@ -8,6 +8,7 @@
 pub mod endpoint;
 pub mod key;
 mod known;
+pub mod link;
 mod operate;
 #[cfg(test)]
 mod tests;

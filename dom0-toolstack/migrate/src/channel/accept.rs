@@ -46,6 +46,18 @@ impl Sessions {
     }
 }
 
+/// What is to be sent to a peer that is turned away before any handshake; in clear, so it may only
+/// say what is no secret.
+pub fn turn_away(terms: Terms, refusal: Refusal) -> [u8; HELLO_BYTES] {
+    let hello = Hello {
+        terms,
+        role: Role::Responder,
+        session: Session::alone([0; 16]),
+        refusal: Some(refusal),
+    };
+    hello.encode()
+}
+
 enum Stage {
     Magic,
     Hello,
@@ -87,18 +99,6 @@ impl<'a, H: Hosts> Responder<'a, H> {
             intake: Intake::new(MAGIC.len()),
             stage: Stage::Magic,
         })
-    }
-
-    /// What is to be sent to a peer that is turned away before any handshake; in clear, so it may only
-    /// say what is no secret.
-    pub fn turn_away(terms: Terms, refusal: Refusal) -> [u8; HELLO_BYTES] {
-        let hello = Hello {
-            terms,
-            role: Role::Responder,
-            session: Session::alone([0; 16]),
-            refusal: Some(refusal),
-        };
-        hello.encode()
     }
 
     /// How many octets are wanted next, at most.

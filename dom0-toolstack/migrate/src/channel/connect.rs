@@ -18,6 +18,21 @@ use snow::HandshakeState;
 /// The octets of a verdict's body: a code and a tag.
 const VERDICT_BYTES: usize = 2 + 16;
 
+/// What a greeting says to who has not greeted: it came in answer to something in clear.
+pub fn refusal_of(magic: &[u8; 8], rest: &[u8; HELLO_BYTES - 8]) -> ChannelError {
+    let mut octets = [0; HELLO_BYTES];
+    octets[..8].copy_from_slice(magic);
+    octets[8..].copy_from_slice(rest);
+    match Hello::decode(&octets, Role::Responder) {
+        Ok(Hello {
+            refusal: Some(refusal),
+            ..
+        }) => ChannelError::Refused(refusal),
+        Ok(_) => ChannelError::BadHello("a greeting where none was asked for"),
+        Err(error) => error,
+    }
+}
+
 enum Stage {
     Magic,
     Hello,

@@ -33,8 +33,8 @@ mod secure_link;
 #[cfg(test)]
 mod tests;
 
-pub use accept::{Hosts, Responder, Sessions};
-pub use connect::Initiator;
+pub use accept::{Hosts, Responder, Sessions, turn_away};
+pub use connect::{Initiator, refusal_of};
 pub use error::{ChannelError, Refusal};
 pub use hello::{HELLO_BYTES, MAGIC, Purpose, SESSION_CONNECTIONS_MAX, Session, Terms, Versions};
 pub use identity::{Fingerprint, FingerprintError, Identity, PublicKey};

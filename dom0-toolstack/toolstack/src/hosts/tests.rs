@@ -1,5 +1,7 @@
 //! Keys and known hosts on the fake.
 
+mod link;
+
 use super::*;
 use crate::command::parse_line;
 use crate::operate::Toolstack;

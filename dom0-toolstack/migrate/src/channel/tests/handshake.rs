@@ -120,7 +120,7 @@ fn a_peer_that_was_turned_away_says_why() {
     let case = Case::default();
     for refusal in [Refusal::PlaintextRefused, Refusal::Busy, Refusal::NoKey] {
         let (mut initiator, _) = case.initiator();
-        let answer = Responder::<Book>::turn_away(terms(), refusal);
+        let answer = turn_away(terms(), refusal);
         assert!(initiator.receive(&answer[..8]).outcome.is_none());
         let end = initiator.receive(&answer[8..]).outcome.unwrap();
         assert_eq!(end.unwrap_err(), ChannelError::Refused(refusal));
