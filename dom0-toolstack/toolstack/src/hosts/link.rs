@@ -8,6 +8,7 @@ use super::known::KnownHost;
 use super::{Endpoint, SiteRandom};
 use crate::operate::Toolstack;
 use crate::site::Site;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use godwit_migrate::channel::{
@@ -72,7 +73,7 @@ impl<L: Link> Link for Begun<L> {
 /// A link to a host.
 pub enum HostLink<L> {
     /// Encrypted, to a proven host.
-    Secure(SecureLink<Begun<L>>),
+    Secure(Box<SecureLink<Begun<L>>>),
     /// In clear, to whoever is there.
     Plain(Begun<L>),
     /// In clear, and nothing has come yet: it may be a refusal.
@@ -172,7 +173,7 @@ impl<S: Site> Toolstack<S> {
         let random = &mut SiteRandom(&self.site);
         let secure = SecureLink::connect(begun, &identity, peer, terms(), session, random).await;
         let named = |error| format!("{} ({}): {error}", host.name, host.endpoint);
-        Ok(HostLink::Secure(secure.map_err(named)?))
+        Ok(HostLink::Secure(Box::new(secure.map_err(named)?)))
     }
 
     /// Makes of a connection that somebody at `from` made a link to a known host, whose name it gives;
@@ -206,7 +207,7 @@ impl<S: Site> Toolstack<S> {
         let random = &mut SiteRandom(&self.site);
         let secure = SecureLink::accept(begun, &identity, known, terms(), random).await?;
         let name = secure.peer().name.clone();
-        Ok((HostLink::Secure(secure), name))
+        Ok((HostLink::Secure(Box::new(secure)), name))
     }
 }
 

@@ -55,6 +55,8 @@ pub struct HostOptions {
     pub bridge: bool,
     /// The network of guests behind the gateway.
     pub guests: Segment,
+    /// Whether other hosts may send domains without encryption.
+    pub plaintext: bool,
     /// Console log level.
     pub log_level: LogLevel,
 }
@@ -67,6 +69,7 @@ impl Default for HostOptions {
             gateway: None,
             bridge: true,
             guests: Segment::default(),
+            plaintext: false,
             log_level: LogLevel::Warn,
         }
     }
@@ -120,6 +123,13 @@ impl HostOptions {
                 let segment = Segment::new(prefix.address, prefix.bits);
                 self.guests = segment.ok_or("write the gateway's address, with /16 to /30")?;
             }
+            "migrate" => {
+                self.plaintext = match value {
+                    "encrypted" => false,
+                    "plaintext" => true,
+                    _ => return Err("not encrypted or plaintext"),
+                }
+            }
             "loglvl" => {
                 self.log_level = match value {
                     "error" => LogLevel::Error,
@@ -129,7 +139,7 @@ impl HostOptions {
                     _ => return Err("not error, warn, info or debug"),
                 }
             }
-            _ => return Err("unknown (known: name, ip, gw, bridge, guests, loglvl)"),
+            _ => return Err("unknown (known: name, ip, gw, bridge, guests, migrate, loglvl)"),
         }
         Ok(())
     }
@@ -200,6 +210,19 @@ mod tests {
         );
         let (options, problems) = HostOptions::parse("bridge=no guests=10.0.0.0/24");
         assert_eq!((options, problems.len()), (HostOptions::default(), 2));
+    }
+
+    #[test]
+    fn plaintext_has_to_be_asked_for() {
+        for (line, plaintext, problems) in [
+            ("", false, 0),
+            ("migrate=plaintext", true, 0),
+            ("migrate=encrypted", false, 0),
+            ("migrate=on", false, 1),
+        ] {
+            let (options, told) = HostOptions::parse(line);
+            assert_eq!((options.plaintext, told.len()), (plaintext, problems));
+        }
     }
 
     #[test]
