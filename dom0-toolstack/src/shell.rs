@@ -1,6 +1,7 @@
 //! The operator's shell on the serial console: the prompt, and what the toolstack leaves to be done
 //! for a command.
 
+mod dirty_log;
 mod disks;
 mod domains;
 mod live;
@@ -197,6 +198,7 @@ impl Shell {
             Effect::AwaitEnd(domain) => self.await_end(domain).await,
             Effect::AwaitMemory(domain) => self.await_memory(domain).await,
             Effect::DirtyRate { domain, seconds } => self.dirty_rate(domain, seconds).await,
+            Effect::DirtyLog { domain, options } => self.dirty_log(domain, options).await,
             Effect::Top {
                 delay_s,
                 iterations,

@@ -19,6 +19,8 @@ pub(crate) struct VcpuSetup {
     pub(crate) nested_root: u64,
     /// VPID or ASID, unique among living vCPUs, not 0.
     pub(crate) tag: u16,
+    /// The processor is to log the pages it makes dirty. Only where there is [`HostFeatures::PML`].
+    pub(crate) dirty_log: bool,
 }
 
 /// A virtualization back end.

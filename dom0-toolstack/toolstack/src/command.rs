@@ -14,7 +14,10 @@ pub mod spec;
 mod tests;
 pub mod words;
 
-pub use action::{Action, AfterSave, ConsoleKind, HostCommand, SchedulerSet, StoreCommand, Volume};
+pub use action::{
+    Action, AfterSave, ConsoleKind, DirtyLogOptions, HostCommand, SchedulerSet, StoreCommand,
+    Volume,
+};
 pub use complete::{Known, complete};
 
 use crate::config::DiskTarget;
@@ -39,6 +42,10 @@ pub const TOP_DELAY_SECONDS: u32 = 3;
 pub const DISK_READ_BLOCKS_MAX: u32 = 65536;
 /// Seconds for which `xl dirty-rate` counts.
 pub const DIRTY_RATE_SECONDS: u32 = 5;
+/// Rounds of `xl dirty-log`, and the milliseconds that each takes.
+pub const DIRTY_LOG_ROUNDS: u32 = 3;
+/// See [`DIRTY_LOG_ROUNDS`].
+pub const DIRTY_LOG_INTERVAL_MS: u32 = 1000;
 /// Milliseconds between echo requests.
 pub const PING_INTERVAL_MS: u32 = 1000;
 

@@ -1,7 +1,10 @@
-//! The dirty log of a domain as the toolstack uses it: armed step by step, read whole, and ended again. `xl dirty-rate` counts with it.
+//! The dirty log of a domain as the toolstack uses it: armed step by step, read whole, and ended again. `xl dirty-rate` counts with
+//! it, `xl dirty-log` examines it ([`check`]).
 //!
 //! A rate is the number of different pages written to in each second: a page written to a thousand times in a second counts
 //! once, one that is written to in each of two seconds twice. That is what a copy round of a second would have to send.
+
+pub mod check;
 
 use crate::host::Hypervisor;
 use crate::loader::memory_of;
@@ -45,6 +48,11 @@ impl DirtyLog {
                 .map(pages_of)
                 .collect(),
         })
+    }
+
+    /// The domain.
+    pub fn domain(&self) -> DomainId {
+        self.domain
     }
 
     /// Some steps of arming. Whether all is armed.

@@ -4,7 +4,7 @@
 mod domains;
 mod stores;
 
-use crate::command::{self, Command, ConsoleKind, HostCommand, Known};
+use crate::command::{self, Command, ConsoleKind, DirtyLogOptions, HostCommand, Known};
 use crate::config;
 use crate::editor::Completion;
 use crate::host::Hypervisor;
@@ -49,6 +49,13 @@ pub enum Effect {
         domain: DomainId,
         /// For how long.
         seconds: u32,
+    },
+    /// Examine the dirty log with a [`crate::dirty::check::DirtyCheck`].
+    DirtyLog {
+        /// The domain.
+        domain: DomainId,
+        /// How.
+        options: DirtyLogOptions,
     },
     /// Show `xl top` with a [`show::TopState`] until [`show::ends_top`].
     Top {

@@ -1,4 +1,4 @@
-//! The hypervisor's command line: `loglvl=error|warn|info|debug`, `cpus=N`, `dom0_mem=MiB`.
+//! The hypervisor's command line: `loglvl=error|warn|info|debug`, `cpus=N`, `dom0_mem=MiB`, `pml=on|off`.
 //! A word that is not understood is named in the log and has no effect.
 
 use log::LevelFilter;
@@ -12,6 +12,8 @@ pub(crate) struct Options {
     pub(crate) cpus: usize,
     /// Memory of dom0 in MiB.
     pub(crate) dom0_mib: u64,
+    /// Whether page-modification logging is used where there is such a thing.
+    pub(crate) page_log: bool,
 }
 
 /// dom0's memory without `dom0_mem=`.
@@ -27,6 +29,7 @@ pub(crate) fn parse(cmdline: &str, mut unknown: impl FnMut(&str)) -> Options {
         log_level: LevelFilter::Info,
         cpus: crate::cpu::CPUS_MAX,
         dom0_mib: DOM0_MIB,
+        page_log: true,
     };
     for word in cmdline.split_whitespace() {
         let understood = match word.split_once('=') {
@@ -45,6 +48,11 @@ pub(crate) fn parse(cmdline: &str, mut unknown: impl FnMut(&str)) -> Options {
                 }
                 _ => false,
             },
+            Some(("pml", "on")) => true,
+            Some(("pml", "off")) => {
+                options.page_log = false;
+                true
+            }
             // GRUB passes the file name first on some versions.
             Some(_) | None => word.starts_with('/'),
         };

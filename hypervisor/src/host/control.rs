@@ -13,7 +13,7 @@ use godwit_abi::{
 use godwit_records::{Record, VcpuState};
 use godwit_vmm::cpuid::PolicyName;
 use godwit_vmm::lifecycle::{Event, Guest, Stage};
-use godwit_vmm::nested::PageSize;
+use godwit_vmm::nested::{Method, PageSize};
 use godwit_vmm::sched::{
     CpuSet, DomainKind, SchedError, VcpuState as SchedState, WEIGHT_MAX, WEIGHT_MIN,
 };
@@ -103,6 +103,16 @@ impl<B: Hosted> Host<B> {
         }
     }
 
+    /// How a domain's writes are noticed. SVM has no log, and dirty bits alone would give a vCPU's quota nothing to count by.
+    fn dirty_method(&self, access: Access) -> Method {
+        use godwit_abi::HostFeatures;
+        match access {
+            Access::Any if self.features.contains(HostFeatures::PML) => Method::DirtyLog,
+            // dom0 is never tracked.
+            Access::Any | Access::Control => Method::WriteProtect,
+        }
+    }
+
     pub(super) fn create_domain(&self, config: &DomainConfig) -> Result<DomainId, Status> {
         let shape = shape(config)?;
         // Its heap objects come out of the reserve that guests' memory leaves.
@@ -130,7 +140,9 @@ impl<B: Hosted> Host<B> {
         kind: DomainKind,
     ) -> Result<Arc<Domain<B>>, Status> {
         let (weight, cap, vcpus) = (shape.weight, shape.cap_percent, shape.vcpus);
-        let domain = Domain::new(id, shape, self.largest_page()).map_err(|_| Status::NoMemory)?;
+        let method = self.dirty_method(shape.access);
+        let domain = Domain::new(id, shape, self.largest_page(), method);
+        let domain = domain.map_err(|_| Status::NoMemory)?;
         let domain = Arc::new(domain);
         let now = clock::now_ns();
         let added = self.scheduler.lock().add_domain(id, kind, weight, now);

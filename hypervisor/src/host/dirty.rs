@@ -6,15 +6,17 @@
 //!   ([`DomainMemory::write`]): a harvest sees the mark, or the page is read after the write.
 //! * A step that takes rights away returns to dom0 after every CPU has dropped the translations: what dom0 reads of a harvested
 //!   page then has all writes made before, and those made after it fault.
-//! * Only dom0's one vCPU makes steps, one at a time.
+//! * Where processors log writes by themselves, vCPUs hand their logs over before a harvest: those that run are made to, the
+//!   others did when they left their CPUs.
+//! * Only dom0's one vCPU makes steps, one at a time. When dom0 dies, what it has armed begins to be disarmed: nothing more is
+//!   withheld, and the next dom0 makes the steps.
 
 use core::sync::atomic::Ordering;
 
 use alloc::vec;
 use godwit_abi::{Refusal, Status};
 use godwit_vmm::nested::{
-    Bitmap, Cursor, Flush, Format, GUEST_PHYSICAL_END, GuestPhysical, MemoryType, NestedError,
-    Wanted,
+    Bitmap, Cursor, Flush, Format, GuestPhysical, MemoryType, Method, NestedError, Wanted,
 };
 use zerocopy::IntoBytes;
 
@@ -24,8 +26,8 @@ use super::mapping::{over, refused};
 use super::memory::{DomainMemory, Tables};
 use super::{Host, Hosted};
 
-/// Leaves handled by one step of arming or disarming: 32 MiB of large pages.
-const SWEEP_BUDGET: usize = 16 * 512;
+/// Leaves handled by one step of arming or disarming.
+const SWEEP_BUDGET: usize = 8 * 512;
 /// Most pages of one `dirty_harvest` or `dirty_put_back`: 256 MiB, 8 KiB of bitmap.
 const BITMAP_PAGES_MAX: u64 = 1 << 16;
 const PAGE_BYTES: u64 = 4096;
@@ -43,7 +45,7 @@ pub(super) enum Tracking {
 
 /// Pages of guest-physical space behind a cursor.
 fn left(cursor: &Cursor) -> u64 {
-    (GUEST_PHYSICAL_END - cursor.position().0) / PAGE_BYTES
+    (cursor.end().0 - cursor.position().0) / PAGE_BYTES
 }
 
 impl<F: Format> DomainMemory<F> {
@@ -70,7 +72,7 @@ impl<F: Format> DomainMemory<F> {
         let mut cursor = match inner.tracking {
             Tracking::Armed => return Ok((0, Flush::None)),
             Tracking::Arming(cursor) => cursor,
-            Tracking::Off | Tracking::Disarming(_) => Cursor::all(),
+            Tracking::Off | Tracking::Disarming(_) => self.all_memory(),
         };
         let flush = inner
             .tables
@@ -90,7 +92,7 @@ impl<F: Format> DomainMemory<F> {
         let mut cursor = match inner.tracking {
             Tracking::Off => return Ok((0, Flush::None)),
             Tracking::Disarming(cursor) => cursor,
-            Tracking::Arming(_) | Tracking::Armed => Cursor::all(),
+            Tracking::Arming(_) | Tracking::Armed => self.all_memory(),
         };
         let flush = inner
             .tables
@@ -125,6 +127,30 @@ impl<F: Format> DomainMemory<F> {
         Ok(())
     }
 
+    /// The processor has logged a write.
+    pub(super) fn logged(&self, gpa: u64) {
+        if let Some(inner) = self.inner.lock().as_mut() {
+            inner.tables.logged(&mut Tables, GuestPhysical(gpa));
+        }
+    }
+
+    /// Nobody will harvest any more: what is to be disarmed is left for later.
+    pub(super) fn abandon_tracking(&self) {
+        let mut guard = self.inner.lock();
+        let Some(inner) = guard.as_mut() else {
+            return;
+        };
+        match inner.tracking {
+            Tracking::Off | Tracking::Disarming(_) => {}
+            Tracking::Arming(_) | Tracking::Armed => {
+                let mut nothing = Cursor::none();
+                let flush = inner.tables.disarm(&mut Tables, &mut nothing, 1);
+                assert_eq!(flush, Ok(Flush::None), "nothing was to be done");
+                inner.tracking = Tracking::Disarming(self.all_memory());
+            }
+        }
+    }
+
     fn release_retired(&self) {
         if let Some(inner) = self.inner.lock().as_mut() {
             inner.tables.release_retired(&mut Tables);
@@ -133,6 +159,24 @@ impl<F: Format> DomainMemory<F> {
 }
 
 impl<B: Hosted> Host<B> {
+    fn set_write_quota(&self, domain: &Domain<B>, pages_per_s: u64) {
+        domain.write_quota.store(pages_per_s, Ordering::Release);
+        if domain.memory.method() == Method::DirtyLog {
+            // Logs are as long as the quota allows.
+            self.flush_domain(domain);
+        }
+        // Those that sleep for the old one look at the new one.
+        for vcpu in domain.vcpus() {
+            self.notify(vcpu);
+        }
+    }
+
+    /// dom0 is no more: lets its guests write as they like.
+    pub(super) fn abandon_tracking(&self, domain: &Domain<B>) {
+        domain.memory.abandon_tracking();
+        self.set_write_quota(domain, 0);
+    }
+
     /// Does what a step owes.
     fn settle(&self, domain: &Domain<B>, flush: Flush) {
         if !flush.is_none() {
@@ -167,6 +211,9 @@ impl<B: Hosted> Caller<'_, B> {
         let mut words = vec![0u64; pages.div_ceil(64) as usize];
         // Before anything is cleared: what has been is told nobody else.
         self.check(address, words.len() as u64 * 8, Wanted::Write)?;
+        if domain.memory.method() == Method::DirtyLog {
+            self.host.flush_domain(domain);
+        }
         let flush = domain.memory.harvest(cursor, &mut words)?;
         self.host.settle(domain, flush);
         let bytes = words.as_bytes();
@@ -195,10 +242,6 @@ impl<B: Hosted> Caller<'_, B> {
     }
 
     pub(super) fn limit_writes(&self, domain: &Domain<B>, pages_per_s: u64) {
-        domain.write_quota.store(pages_per_s, Ordering::Release);
-        // Those that sleep for the old one look at the new one.
-        for vcpu in domain.vcpus() {
-            self.host.notify(vcpu);
-        }
+        self.host.set_write_quota(domain, pages_per_s);
     }
 }

@@ -14,6 +14,7 @@ use godwit_vmm::devices::debug_console::Cursor;
 use godwit_vmm::devices::lapic::{ApicMode, Lapic};
 use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::lifecycle::Life;
+use godwit_vmm::nested::{Method, PageSize};
 use godwit_vmm::sched::VcpuKey;
 use godwit_vmm::vcpu::{Ending, Exchange, Inbox, Vcpu};
 use spin::mutex::TicketMutex;
@@ -150,7 +151,8 @@ impl<B: Hosted> Domain<B> {
     pub(super) fn new(
         id: DomainId,
         shape: Shape,
-        largest: godwit_vmm::nested::PageSize,
+        largest: PageSize,
+        method: Method,
     ) -> Result<Self, OutOfMemory> {
         // dom0 shares the host's clock: deadlines of its `wait` are host time.
         let tsc_offset = match shape.access {
@@ -163,7 +165,7 @@ impl<B: Hosted> Domain<B> {
         }
         Ok(Self {
             id,
-            memory: DomainMemory::new(id, shape.pages_max, largest)?,
+            memory: DomainMemory::new(id, shape.pages_max, largest, method)?,
             made_policy: Policy::named(
                 shape.policy,
                 shape.vcpus.into(),
@@ -233,10 +235,13 @@ impl<B: Hosted> Domain<B> {
     /// Hypervisor memory used for this domain beyond its own pages, in bytes: tables and vCPU pages
     /// exactly, heap objects by their size.
     pub(super) fn overhead_bytes(&self) -> u64 {
-        const VCPU_PAGES: u64 = 2;
+        let vcpu_pages = match self.memory.method() {
+            Method::WriteProtect => 2,
+            Method::DirtyLog => 3,
+        };
         let vcpus = self.vcpus().len() as u64;
         self.memory.table_pages() * 4096
-            + vcpus * (VCPU_PAGES * 4096 + size_of::<VcpuSlot<B>>() as u64)
+            + vcpus * (vcpu_pages * 4096 + size_of::<VcpuSlot<B>>() as u64)
             + size_of::<Self>() as u64
             + self.blobs.bytes()
             + 16 * 1024
@@ -280,6 +285,7 @@ impl<B: Hosted> VcpuSlot<B> {
         let setup = VcpuSetup {
             nested_root: domain.memory.root(),
             tag: key.slot() + 1,
+            dirty_log: domain.memory.method() == Method::DirtyLog,
         };
         let hardware = B::create(&setup)?;
         let core = domain.new_core(index);

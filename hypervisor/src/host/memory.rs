@@ -93,6 +93,7 @@ pub(super) struct DomainMemory<F: Format> {
     root: u64,
     owner: Owner,
     pages_max: u64,
+    method: Method,
     /// Whether dom0 may map any of it: cleared when it certainly does not.
     pub(super) is_shared: AtomicBool,
 }
@@ -102,10 +103,11 @@ impl<F: Format> DomainMemory<F> {
         domain: DomainId,
         pages_max: u64,
         largest: PageSize,
+        method: Method,
     ) -> Result<Self, OutOfMemory> {
-        let tables = NestedTables::new(&mut Tables, largest, Method::WriteProtect)
-            .map_err(|_| OutOfMemory)?;
+        let tables = NestedTables::new(&mut Tables, largest, method).map_err(|_| OutOfMemory)?;
         Ok(Self {
+            method,
             root: tables.root().address().0,
             inner: TicketMutex::new(Some(Inner {
                 tables,
@@ -123,9 +125,24 @@ impl<F: Format> DomainMemory<F> {
         self.root
     }
 
+    /// How its writes are noticed.
+    pub(super) fn method(&self) -> Method {
+        self.method
+    }
+
     /// Who owns its frames.
     pub(super) fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// Where its memory may be: below 4 GiB, and what does not fit there from 4 GiB on.
+    pub(super) fn all_memory(&self) -> Cursor {
+        const SPLIT_BYTES: u64 = 1 << 32;
+        let bytes = self
+            .pages_max
+            .saturating_mul(4096)
+            .saturating_add(SPLIT_BYTES);
+        Cursor::over(GuestPhysical(0), bytes).unwrap_or(Cursor::all())
     }
 
     /// Pages it has.

@@ -122,6 +122,10 @@ pub(crate) fn build<B: Hosted>(
     tables: Tables,
 ) -> &'static Host<B> {
     let features = B::probe().map_or(HostFeatures::empty(), |features| features);
+    let features = match options.page_log {
+        true => features,
+        false => features - HostFeatures::PML,
+    };
     let features = if apic::is_x2apic() {
         features | HostFeatures::X2APIC
     } else {

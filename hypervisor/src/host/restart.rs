@@ -63,6 +63,7 @@ impl<B: Hosted> Host<B> {
                 "whole leaves are unmapped without memory: {unmapped:?}"
             );
             domain.console_told.store(false, Ordering::Release);
+            self.abandon_tracking(domain);
         }
         self.want_again();
         let entry = dom0::rebuild(self, &slot.domain, count)

@@ -129,6 +129,8 @@ impl<B: Hosted> Host<B> {
             self.serve_debug_key();
         };
         state.xstate.save();
+        let mut world = self.world_of(slot);
+        state.core.drain_log(&mut state.hardware, &mut world);
         B::unload(cpu, &mut state.hardware);
         drop(guard);
         if let Some(target) = self

@@ -87,8 +87,8 @@ impl<B: Hosted> World for Surroundings<'_, B> {
         self.domain.memory.write_fault(gpa)
     }
 
-    fn logged_write(&mut self, _gpa: u64) {
-        // A hint: a harvest looks at the dirty bits themselves.
+    fn logged_write(&mut self, gpa: u64) {
+        self.domain.memory.logged(gpa);
     }
 
     #[inline]

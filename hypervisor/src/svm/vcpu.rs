@@ -393,7 +393,7 @@ impl VcpuHardware for SvmVcpu {
         self.flush = true;
     }
 
-    fn drain_dirty_log(&mut self, _: impl FnMut(u64)) {
+    fn drain_dirty_log(&mut self, _: u16, _: impl FnMut(u64)) {
         // SVM has no such log.
     }
 

@@ -295,8 +295,8 @@ impl VcpuHardware for Vcpu {
         self.load_state(state);
     }
 
-    fn drain_dirty_log(&mut self, report: impl FnMut(u64)) {
-        self.drain_log(report);
+    fn drain_dirty_log(&mut self, room: u16, report: impl FnMut(u64)) {
+        self.drain_log(room, report);
     }
 
     fn flush_translations(&mut self) {

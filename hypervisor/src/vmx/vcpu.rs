@@ -10,9 +10,11 @@ use spin::Once;
 use x86_64::registers::model_specific::Msr;
 
 use super::capability::{
-    Capability, SECONDARY_ENCLS, SECONDARY_PAUSE_LOOP, SECONDARY_XSAVES, USE_IO_BITMAPS,
+    Capability, SECONDARY_ENCLS, SECONDARY_PAUSE_LOOP, SECONDARY_PML, SECONDARY_XSAVES,
+    USE_IO_BITMAPS,
 };
 use super::cpu::{Cpu, write_host_state};
+use super::dirty_log::DirtyLog;
 use super::fields::Field;
 use super::instructions::{Extent, invept, invvpid, vmclear, vmptrld, vmwrite};
 use crate::backend::VcpuSetup;
@@ -117,7 +119,7 @@ pub(crate) struct Vcpu {
     pub(super) tsc_offset: u64,
     pub(super) ept_pointer: u64,
     pub(super) capability: &'static Capability,
-    pub(super) dirty_log: Option<Page>,
+    pub(super) dirty_log: Option<DirtyLog>,
     /// I/O bitmaps A and B, one after the other. `None`: every port exits.
     io_bitmaps: Option<u64>,
     swapped: Swapped,
@@ -147,6 +149,10 @@ impl Vcpu {
         } else {
             0
         };
+        let dirty_log = match setup.dirty_log {
+            true => Some(DirtyLog::new()?),
+            false => None,
+        };
         Ok(Vcpu {
             gprs: [0; 16],
             host_rsp: 0,
@@ -162,7 +168,7 @@ impl Vcpu {
             tsc_offset: 0,
             ept_pointer: setup.nested_root | EPT_WRITE_BACK | EPT_FOUR_LEVELS | flags,
             capability,
-            dirty_log: None,
+            dirty_log,
             io_bitmaps: None,
             swapped: Swapped::default(),
             tag: setup.tag,
@@ -275,10 +281,12 @@ impl Vcpu {
     fn write_controls(&mut self) {
         let capability = self.capability;
         let bitmap = msr_bitmap().expect("the MSR bitmap was made with the first vCPU");
+        let log = self.dirty_log.as_ref();
+        let secondary = capability.secondary | log.map_or(0, |_| SECONDARY_PML);
         let controls = [
             (Field::PIN_CONTROLS, u64::from(capability.pin)),
             (Field::PRIMARY_CONTROLS, u64::from(self.primary)),
-            (Field::SECONDARY_CONTROLS, u64::from(capability.secondary)),
+            (Field::SECONDARY_CONTROLS, u64::from(secondary)),
             (Field::EXIT_CONTROLS, u64::from(capability.exit)),
             (Field::ENTRY_CONTROLS, u64::from(capability.entry)),
             (Field::EXCEPTION_BITMAP, INTERCEPTED_EXCEPTIONS),
@@ -300,6 +308,16 @@ impl Vcpu {
         let (ports, bitmaps) = (self.io_bitmaps.is_some(), self.io_bitmaps.unwrap_or(0));
         // These fields exist only where their control does.
         let optional = [
+            (
+                log.is_some(),
+                Field::PML_ADDRESS,
+                log.map_or(0, DirtyLog::address),
+            ),
+            (
+                log.is_some(),
+                Field::PML_INDEX,
+                log.map_or(0, DirtyLog::start),
+            ),
             (ports, Field::IO_BITMAP_A, bitmaps),
             (ports, Field::IO_BITMAP_B, bitmaps + 4096),
             (

@@ -165,8 +165,9 @@ pub trait VcpuHardware {
     fn save(&self) -> VcpuState;
     /// Takes on a state that has passed [`VcpuState::check`].
     fn load(&mut self, state: &VcpuState);
-    /// Reports, and forgets, the guest-physical page addresses in the processor's log of dirty pages, where there is one.
-    fn drain_dirty_log(&mut self, report: impl FnMut(u64));
+    /// Reports, and forgets, the guest-physical page addresses in the processor's log of dirty pages, where there is one. It has
+    /// room for at most so many, 1 to 512, from then on.
+    fn drain_dirty_log(&mut self, room: u16, report: impl FnMut(u64));
     /// Drops translations tagged for this vCPU before the next entry.
     fn flush_translations(&mut self);
     /// Writes every relevant field by its name in the manual, one a line: for a failed entry and

@@ -40,9 +40,26 @@ pub fn boot(
     emulator: Emulator,
     change: impl FnOnce(HostConfig) -> HostConfig,
 ) -> Result<Bench> {
-    let image = Image::new(label, "host-a")?
-        .address(&format!("{HOST}/24"))
-        .write()?;
+    boot_both(label, emulator, |image| image, change)
+}
+
+/// The same with an image changed by `change`.
+pub fn boot_image(
+    label: &str,
+    emulator: Emulator,
+    change: impl FnOnce(Image) -> Image,
+) -> Result<Bench> {
+    boot_both(label, emulator, change, |config| config)
+}
+
+fn boot_both(
+    label: &str,
+    emulator: Emulator,
+    image: impl FnOnce(Image) -> Image,
+    change: impl FnOnce(HostConfig) -> HostConfig,
+) -> Result<Bench> {
+    let plain = Image::new(label, "host-a")?.address(&format!("{HOST}/24"));
+    let image = image(plain).write()?;
     let link = Link::start(&[emulator.into(), PortKind::Prompt], 1)?;
     let peer = Peer::start(link.port(1), PEER)?;
     let config = HostConfig::new(emulator, &image, label).network(Network::Link(link.port(0)));

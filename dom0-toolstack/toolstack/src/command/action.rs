@@ -25,6 +25,21 @@ pub enum ConsoleKind {
     Virtio,
 }
 
+/// How `xl dirty-log` works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirtyLogOptions {
+    /// Harvests while the domain runs.
+    pub rounds: u32,
+    /// Milliseconds between the end of one and the next.
+    pub interval_ms: u32,
+    /// The write quota of each vCPU meanwhile.
+    pub pages_per_s: Option<u32>,
+    /// Whether the domain is paused for each harvest.
+    pub pauses: bool,
+    /// Whether pages are named.
+    pub verbose: bool,
+}
+
 /// What is to be done with one domain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the names are those of the commands")]
@@ -67,6 +82,8 @@ pub enum Action {
     DirtyRate {
         seconds: u32,
     },
+    /// Examine the dirty log.
+    DirtyLog(DirtyLogOptions),
     BlockList,
     BlockAttach(Disk),
     BlockDetach {

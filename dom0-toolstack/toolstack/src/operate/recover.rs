@@ -2,11 +2,11 @@
 
 use super::{OperateError, Toolstack};
 use crate::host::Hypervisor;
-use crate::site::{DeviceHost, Site};
+use crate::site::{DeviceHost, Site, yield_now};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use godwit_abi::DomainId;
+use godwit_abi::{DomainId, Status};
 
 impl<S: Site> Toolstack<S> {
     /// Finds all domains again, takes apart what was interrupted half way, and serves the devices of
@@ -27,9 +27,22 @@ impl<S: Site> Toolstack<S> {
             told.push(format!("domain {domain} is left as it is: {error}"));
         }
         for domain in recovered.found {
+            if let Err(status) = self.forget_writes(domain).await {
+                told.push(format!(
+                    "domain {domain}: its writes are still noted: {status}"
+                ));
+            }
             self.serve_again(domain, &mut told).await;
         }
         Ok(told)
+    }
+
+    /// Ends what the dom0 before may have begun: the tracking of a domain's writes.
+    async fn forget_writes(&self, domain: DomainId) -> Result<(), Status> {
+        while self.site.hypervisor().dirty_disarm(domain)? > 0 {
+            yield_now().await;
+        }
+        Ok(())
     }
 
     async fn serve_again(&self, domain: DomainId, told: &mut Vec<String>) {

@@ -111,14 +111,12 @@ pub(super) async fn answer<S: Site>(
             toolstack.memory_set(domain, mib)?;
             return Ok(Effect::AwaitMemory(domain));
         }
-        Action::DirtyRate { seconds } => {
-            if domain == DomainId::CONTROL {
-                return Ok(Effect::Fail(
-                    "the control domain's writes are not tracked\n".into(),
-                ));
-            }
-            return Ok(Effect::DirtyRate { domain, seconds });
+        Action::DirtyRate { .. } | Action::DirtyLog(_) if domain == DomainId::CONTROL => {
+            let why = "the control domain's writes are not tracked\n";
+            return Ok(Effect::Fail(why.into()));
         }
+        Action::DirtyRate { seconds } => return Ok(Effect::DirtyRate { domain, seconds }),
+        Action::DirtyLog(options) => return Ok(Effect::DirtyLog { domain, options }),
         Action::MemMax { mib } => toolstack.memory_max(domain, mib)?,
         Action::BlockList => return print(block_list(toolstack, domain)?),
         Action::BlockAttach(disk) => toolstack.attach_disk(domain, disk).await?,

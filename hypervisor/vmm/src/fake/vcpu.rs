@@ -81,6 +81,8 @@ pub struct FakeVcpu {
     pub flushes: u32,
     /// Guest-physical page addresses in the processor's log.
     pub dirty_log: Vec<u64>,
+    /// Room that it was left with.
+    pub dirty_log_room: u16,
 }
 
 fn key(index: usize) -> u64 {
@@ -106,6 +108,7 @@ impl FakeVcpu {
             tsc_offset: 0,
             flushes: 0,
             dirty_log: Vec::new(),
+            dirty_log_room: 0,
         };
         vcpu.load(&VcpuState::reset());
         vcpu
@@ -371,7 +374,8 @@ impl VcpuHardware for FakeVcpu {
         state::load(self, new);
     }
 
-    fn drain_dirty_log(&mut self, report: impl FnMut(u64)) {
+    fn drain_dirty_log(&mut self, room: u16, report: impl FnMut(u64)) {
+        self.dirty_log_room = room;
         self.dirty_log.drain(..).for_each(report);
     }
 

@@ -37,6 +37,11 @@ impl Cursor {
         }
     }
 
+    /// Over nothing.
+    pub const fn none() -> Cursor {
+        Cursor { next: 0, end: 0 }
+    }
+
     /// Whether the work is finished.
     pub const fn is_done(&self) -> bool {
         self.next >= self.end

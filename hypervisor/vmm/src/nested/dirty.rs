@@ -145,13 +145,23 @@ impl<F: Format> NestedTables<F> {
             return Flush::None;
         }
         let mut flush = Flush::None;
-        let mut at_hand = Some(first);
-        while let Some(slot) = at_hand.filter(|slot| slot.start < cursor.end) {
-            if let Some(leaf) = slot.leaf.filter(|leaf| self.is_tracked_dirty(leaf)) {
+        let slots = (cursor.end.min(table_end) - first.start).div_ceil(FRAME_SIZE_BYTES);
+        for n in 0..slots {
+            // Few of them are dirty: the walk to one is copied only then.
+            let raw = memory.read(first.table(), first.index() + n as usize);
+            let Entry::Leaf(leaf) = F::decode(raw, 1) else {
+                continue;
+            };
+            if self.is_tracked_dirty(&leaf) {
+                let slot = Slot {
+                    start: first.start + n * FRAME_SIZE_BYTES,
+                    raw,
+                    leaf: Some(leaf),
+                    ..first
+                };
                 bitmap.set(slot.start, slot.end());
                 flush = flush.and(self.clean(memory, &slot, leaf));
             }
-            at_hand = self.sibling(memory, &slot);
         }
         if first.index() == 0 && table_end <= cursor.end {
             memory.write(directory, entry, F::table(first.table().address(), false));

@@ -53,7 +53,7 @@ pub(super) struct Slot {
     /// `None`: empty.
     pub(super) leaf: Option<Leaf>,
     /// The tables walked, by level; those above `level` hold the entries that lead here.
-    tables: [Frame; ROOT_LEVEL as usize + 1],
+    pub(super) tables: [Frame; ROOT_LEVEL as usize + 1],
 }
 
 impl Slot {

@@ -1,7 +1,8 @@
 //! Writes that dirty tracking stops: the page is noted, and the instruction runs again. The fast path of a tracked guest.
 //!
 //! A quota slows the writers down: each page that a vCPU makes dirty costs it its share of a second, and a vCPU that has
-//! spent more than [`BURST_NS`] of it sleeps until it has caught up, its interrupts with it. Others run on.
+//! spent more than [`BURST_NS`] of it sleeps until it has caught up, its interrupts with it. Others run on. A processor that logs
+//! pages by itself is given a log as short as the burst, so that it comes back as often as the quota needs.
 
 use super::{Next, Vcpu, World};
 use crate::exit::NestedFault;
@@ -9,6 +10,9 @@ use crate::hardware::VcpuHardware;
 
 /// What a vCPU may write ahead of its quota.
 pub const BURST_NS: u64 = 2_000_000;
+
+/// Pages that a processor's log has room for.
+const LOG_PAGES_MAX: u16 = 512;
 
 /// A domain's write quota in host TSC ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,12 @@ impl Quota {
             ticks_per_page: (tsc_hz.checked_div(pages_per_s)?).max(1),
             burst_ticks: (u128::from(tsc_hz) * u128::from(BURST_NS) / 1_000_000_000) as u64,
         })
+    }
+
+    /// Pages that a processor may log before it has to come back.
+    fn log_pages(&self) -> u16 {
+        let pages = (self.burst_ticks / self.ticks_per_page).max(1);
+        u16::try_from(pages).map_or(LOG_PAGES_MAX, |pages| pages.min(LOG_PAGES_MAX))
     }
 }
 
@@ -51,22 +61,31 @@ impl Vcpu {
         hw: &mut H,
         world: &mut W,
     ) -> Next {
-        let pages = self.drain_log(hw, world);
-        self.charge(world, pages)
+        self.drain_log(hw, world);
+        self.charge(world, 0)
     }
 
-    /// Hands what the processor has logged to the domain. Returns the pages. Before translations are flushed, too.
-    pub(super) fn drain_log<H: VcpuHardware, W: World>(
-        &mut self,
-        hw: &mut H,
-        world: &mut W,
-    ) -> u64 {
+    /// Hands what the processor has logged to the domain: when its log is full, before translations are flushed, and before the
+    /// vCPU is taken off its CPU. It counts against the quota.
+    pub fn drain_log<H: VcpuHardware, W: World>(&mut self, hw: &mut H, world: &mut W) {
+        let quota = world.write_quota();
+        let room = quota.map_or(LOG_PAGES_MAX, |quota| quota.log_pages());
         let mut pages = 0;
-        hw.drain_dirty_log(|gpa| {
+        hw.drain_dirty_log(room, |gpa| {
             world.logged_write(gpa);
             pages += 1;
         });
-        pages
+        if let Some(quota) = quota
+            && pages > 0
+        {
+            self.owe(quota, world.host_tsc(), pages);
+        }
+    }
+
+    fn owe(&mut self, quota: Quota, now: u64, pages: u64) {
+        let earliest = now.saturating_sub(quota.burst_ticks);
+        let cost = quota.ticks_per_page.saturating_mul(pages);
+        self.paid_until = self.paid_until.max(earliest).saturating_add(cost);
     }
 
     /// Counts dirtied pages against the quota.
@@ -76,9 +95,7 @@ impl Vcpu {
             return Next::Enter;
         };
         let now = world.host_tsc();
-        let earliest = now.saturating_sub(quota.burst_ticks);
-        let cost = quota.ticks_per_page.saturating_mul(pages);
-        self.paid_until = self.paid_until.max(earliest).saturating_add(cost);
+        self.owe(quota, now, pages);
         if self.paid_until <= now {
             return Next::Enter;
         }

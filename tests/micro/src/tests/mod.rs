@@ -7,6 +7,7 @@ use crate::start_info::StartInfo;
 mod bench;
 mod cpuid;
 mod device;
+mod dirty;
 mod exceptions;
 mod fpu;
 mod hello;
@@ -54,6 +55,10 @@ pub(crate) static TESTS: &[Test] = &[
     Test {
         name: "device-flood",
         run: device::flood,
+    },
+    Test {
+        name: "dirty",
+        run: dirty::run,
     },
     Test {
         name: "hostile",

@@ -1,7 +1,10 @@
 //! Commands about domains as a whole.
 
 use super::*;
-use crate::command::{ConsoleKind, DIRTY_RATE_SECONDS, EMPTY_CONFIG, TOP_DELAY_SECONDS, size};
+use crate::command::{
+    ConsoleKind, DIRTY_LOG_INTERVAL_MS, DIRTY_LOG_ROUNDS, DIRTY_RATE_SECONDS, DirtyLogOptions,
+    EMPTY_CONFIG, TOP_DELAY_SECONDS, size,
+};
 use crate::config::cpus;
 use alloc::format;
 use alloc::string::String;
@@ -98,6 +101,21 @@ pub(super) static SPECS: &[Spec] = &[
             let seconds = arguments.number('t', 1..=60)?.unwrap_or(DIRTY_RATE_SECONDS);
             Ok(on(Action::DirtyRate { seconds }, arguments))
         }),
+    spec("xl dirty-log", &[DOMAIN],
+        &[option('n', "rounds", "COUNT", Kind::Text, "how often to harvest, 1 to 1000 (3)"),
+          option('t', "time", "MS", Kind::Text, "milliseconds between them, 10 to 60000 (1000)"),
+          option('q', "quota", "PAGES", Kind::Text, "pages a second that each vCPU may write to meanwhile"),
+          flag('p', "pause", "pause the domain for each harvest and what is read then"),
+          flag('v', "verbose", "name the pages")],
+        ["examine the log of a domain's writes", "A diagnostic. Reads all of its memory, then again what the log says was written, round by round; at the end\n\
+          the domain is paused, and what is not as it was read last was missed by the log.\n"],
+        |_, arguments| Ok(on(Action::DirtyLog(DirtyLogOptions {
+            rounds: arguments.number('n', 1..=1000)?.unwrap_or(DIRTY_LOG_ROUNDS),
+            interval_ms: arguments.number('t', 10..=60_000)?.unwrap_or(DIRTY_LOG_INTERVAL_MS),
+            pages_per_s: arguments.number('q', 1..=u32::MAX)?,
+            pauses: arguments.has('p'),
+            verbose: arguments.has('v'),
+        }), arguments))),
     spec("xl top", &[],
         &[option('d', "delay", "SECONDS", Kind::Text, "time between updates, 1 to 3600 (3)"),
           option('i', "iterations", "COUNT", Kind::Text, "end after so many updates"),

@@ -182,6 +182,8 @@ fn memory_is_set_within_its_bounds() {
 fn a_restarted_dom0_serves_its_domains_again() {
     let before = toolstack();
     let id = make(&before, &SETTINGS).unwrap();
+    // Something was following its writes.
+    assert_eq!(host(&before).dirty_arm(id), Ok(0));
     let settings = ["name=m", "memory=5", "kernel=module:k"];
     let half = make(&before, &settings).unwrap();
     before
@@ -204,6 +206,8 @@ fn a_restarted_dom0_serves_its_domains_again() {
         ]
     );
     assert_eq!(only(&after), id);
+    let tracked = host(&after).dirty_harvest(id, 0, 64, &mut [0]);
+    assert_eq!(tracked, Err(Status::BadState));
     assert_eq!(after.site.devices.reattached.borrow().len(), 5);
     host(&after).end(id, ShutdownReason::Reboot);
     assert!(block_on(after.settle(None))[0].successor.is_some());

@@ -83,6 +83,31 @@ fn a_quota_lets_a_vcpu_dirty_so_many_pages_a_second() {
 }
 
 #[test]
+fn a_log_is_as_short_as_the_quota_and_what_is_in_it_is_paid() {
+    let mut machine = machine();
+    machine.hardware.dirty_log = [0x5000, 0x9000].to_vec();
+    assert_eq!(machine.exit(Exit::DirtyLogFull), Next::Enter);
+    assert_eq!(machine.hardware.dirty_log_room, 512);
+    machine.world.host_tsc.set(1 << 40);
+    machine.world.quota = Quota::new(1000, 1_000_000_000);
+    machine.hardware.dirty_log = [0x5000, 0x9000, 0xa000].to_vec();
+    let inbox = Inbox::new();
+    inbox.post(Message::FlushTranslations);
+    let Machine {
+        vcpu,
+        hardware,
+        world,
+        ..
+    } = &mut machine;
+    assert_eq!(vcpu.attend(hardware, world, &inbox), None);
+    // Two milliseconds' worth; three pages are one too many already.
+    assert_eq!(machine.hardware.dirty_log_room, 2);
+    machine.hardware.dirty_log.push(0xb000);
+    assert_eq!(machine.exit(Exit::DirtyLogFull), Next::Wait);
+    assert_eq!(machine.vcpu.sleep_deadline(), (1 << 40) + 2_000_000);
+}
+
+#[test]
 fn a_quota_that_is_lifted_lets_go_at_once_and_interrupts_do_not_count() {
     let mut machine = machine();
     machine.world.quota = Quota::new(1, 1_000_000_000);
