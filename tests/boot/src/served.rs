@@ -213,7 +213,7 @@ impl Served {
         Ok(said)
     }
 
-    /// The guest loses no ping to `address` in one of [`PING_ROUNDS`]: in Bochs idle time runs many
+    /// The guest loses no ping to `address` in one of `PING_ROUNDS`: in Bochs idle time runs many
     /// times faster than outside, and a station outside may answer too late.
     pub fn guest_pings(&mut self, address: Ipv4Addr) -> Result<()> {
         let mut said = String::new();
