@@ -164,12 +164,8 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
             console,
         } => {
             let (made, digest) = toolstack.restore(&target, paused).await?;
-            domains::made(
-                "restored",
-                &made,
-                &format!(", memory digest {digest}"),
-                console,
-            )
+            let digest = format!(", memory digest {digest}");
+            domains::made("restored", &made, &digest, console)
         }
         Command::Domain { domain, action } => domains::answer(toolstack, &domain, action).await,
         Command::Store(command) => stores::answer(toolstack, command).await,
