@@ -306,46 +306,23 @@ impl Vcpu {
             (Field::LINK_POINTER, u64::MAX),
         ];
         let (ports, bitmaps) = (self.io_bitmaps.is_some(), self.io_bitmaps.unwrap_or(0));
+        let logged = log.map(|log| (log.address(), log.start()));
+        let (log_page, log_start) = logged.unwrap_or_default();
+        let (timed, timer) = (capability.timer_shift.is_some(), self.timer_value.into());
+        let has = |control| capability.secondary & control != 0;
+        let loops = has(SECONDARY_PAUSE_LOOP);
         // These fields exist only where their control does.
         let optional = [
-            (
-                log.is_some(),
-                Field::PML_ADDRESS,
-                log.map_or(0, DirtyLog::address),
-            ),
-            (
-                log.is_some(),
-                Field::PML_INDEX,
-                log.map_or(0, DirtyLog::start),
-            ),
+            (log.is_some(), Field::PML_ADDRESS, log_page),
+            (log.is_some(), Field::PML_INDEX, log_start),
             (ports, Field::IO_BITMAP_A, bitmaps),
             (ports, Field::IO_BITMAP_B, bitmaps + 4096),
-            (
-                capability.timer_shift.is_some(),
-                Field::PREEMPTION_TIMER,
-                u64::from(self.timer_value),
-            ),
-            (
-                capability.secondary & SECONDARY_PAUSE_LOOP != 0,
-                Field::PAUSE_GAP,
-                PAUSE_GAP_TICKS,
-            ),
-            (
-                capability.secondary & SECONDARY_PAUSE_LOOP != 0,
-                Field::PAUSE_WINDOW,
-                PAUSE_WINDOW_TICKS,
-            ),
+            (timed, Field::PREEMPTION_TIMER, timer),
+            (loops, Field::PAUSE_GAP, PAUSE_GAP_TICKS),
+            (loops, Field::PAUSE_WINDOW, PAUSE_WINDOW_TICKS),
             // IA32_XSS is 0 in guests, so XSAVES has nothing to exit for.
-            (
-                capability.secondary & SECONDARY_XSAVES != 0,
-                Field::XSS_EXITING,
-                0,
-            ),
-            (
-                capability.secondary & SECONDARY_ENCLS != 0,
-                Field::ENCLS_EXITING,
-                u64::MAX,
-            ),
+            (has(SECONDARY_XSAVES), Field::XSS_EXITING, 0),
+            (has(SECONDARY_ENCLS), Field::ENCLS_EXITING, u64::MAX),
         ];
         let present = optional.into_iter().filter(|(exists, _, _)| *exists);
         for (field, value) in controls
