@@ -5,8 +5,10 @@
 
 use crate::bench::{self, Row};
 use crate::shell;
+use crate::task_host::EmulatorName;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use godwit_harness::Emulator;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Group {
@@ -26,6 +28,9 @@ pub(crate) struct Args {
     /// One group; without it, every group that exists
     #[arg(value_enum)]
     group: Option<Group>,
+    /// Only on this emulator, again for more [default: qemu and bochs]
+    #[arg(long, value_enum)]
+    emulator: Vec<EmulatorName>,
     /// One JSON object a line instead of a table
     #[arg(long)]
     json: bool,
@@ -35,10 +40,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let groups = args
         .group
         .map_or(Group::value_variants().to_vec(), |group| vec![group]);
+    let emulators = match args.emulator.as_slice() {
+        [] => vec![Emulator::Qemu, Emulator::Bochs],
+        some => some
+            .iter()
+            .map(|name| name.usable())
+            .collect::<Result<_>>()?,
+    };
     let mut rows = Vec::new();
     let mut missing = Vec::new();
     for group in groups {
-        match measure(group)? {
+        match measure(group, &emulators)? {
             Some(measured) => rows.extend(measured),
             None => missing.push(name(group)),
         }
@@ -66,10 +78,10 @@ fn name(group: Group) -> String {
 }
 
 /// Measures a group; `None` when it does not exist yet.
-fn measure(group: Group) -> Result<Option<Vec<Row>>> {
+fn measure(group: Group, emulators: &[Emulator]) -> Result<Option<Vec<Row>>> {
     match group {
-        Group::Boot => bench::boot().map(Some),
-        Group::Guests => bench::guests().map(Some),
+        Group::Boot => bench::boot(emulators).map(Some),
+        Group::Guests => bench::guests(emulators).map(Some),
         Group::Migrate | Group::Storage => Ok(None),
     }
 }

@@ -17,10 +17,10 @@ const MEMORY_GOAL_KIB: f64 = 16.0 * 1024.0;
 const MEMORY_GOAL_SHARE: f64 = 0.01;
 
 /// Measures the whole group.
-pub(crate) fn measure() -> Result<Vec<Row>> {
+pub(crate) fn measure(emulators: &[Emulator]) -> Result<Vec<Row>> {
     task_image::build_checked()?;
     let mut rows = sizes()?;
-    for emulator in [Emulator::Qemu, Emulator::Bochs] {
+    for &emulator in emulators {
         shell::say(&format!("counting on {}", emulator.name()));
         rows.extend(counted(emulator)?);
     }
