@@ -91,18 +91,21 @@ fn difference(runs: &[Ran; 2], line: &str, unit: &str) -> Result<Difference> {
 /// Random and sequential reads, checked, of a disk that the guest writes first.
 pub(super) fn disk(host: &mut Host, guest: &str) -> Result<Vec<Row>> {
     let emulator = host.emulator().name();
-    let mut measured = |line: String, counts: [u32; 2]| -> Result<[Ran; 2]> {
-        let [short, long] = counts.map(|count| line.replace("COUNT", &count.to_string()));
-        Ok([run(host, guest, &short)?, run(host, guest, &long)?])
+    let mut ran = |arguments: &str| {
+        run(
+            host,
+            guest,
+            &format!("guest disk path=/dev/vda {arguments}"),
+        )
     };
-    let write = format!("guest disk path=/dev/vda mode=write blocks={BLOCKS}");
-    measured(write, [0; 2])?;
-    let line = format!("guest disk path=/dev/vda mode=random blocks={BLOCKS} count=COUNT");
-    let random = measured(line, RANDOM_READS)?;
+    ran(&format!("mode=write blocks={BLOCKS}"))?;
+    let mut reads = |count| ran(&format!("mode=random blocks={BLOCKS} count={count}"));
+    let random = [reads(RANDOM_READS[0])?, reads(RANDOM_READS[1])?];
     let random = difference(&random, "DISK random", "blocks=")?;
-    let line = format!("guest disk path=/dev/vda bytes={MIB} blocks=COUNT mode=");
-    measured(format!("{line}write"), [SEQUENTIAL_READS[1]; 2])?;
-    let sequential = measured(format!("{line}check"), SEQUENTIAL_READS)?;
+    let [few, many] = SEQUENTIAL_READS;
+    ran(&format!("mode=write bytes={MIB} blocks={many}"))?;
+    let mut reads = |count| ran(&format!("mode=check bytes={MIB} blocks={count}"));
+    let sequential = [reads(few)?, reads(many)?];
     let sequential = difference(&sequential, "DISK check", "blocks=")?;
     let row = |name: &str, value, unit, better| Row {
         name: name.to_owned(),
