@@ -128,6 +128,11 @@ impl Hypervisor for Host {
         HYPERCALLS.memory_write(domain, target, address, length)
     }
 
+    fn memory_release(&self, domain: DomainId, pages: &[u64]) -> Result<u64, Status> {
+        let (address, count) = (pages.as_ptr() as u64, pages.len() as u64);
+        HYPERCALLS.memory_release(domain, address, count)
+    }
+
     fn memory_read(&self, domain: DomainId, source: u64, out: &mut [u8]) -> Result<(), Status> {
         let (address, length) = output(out);
         HYPERCALLS.memory_read(domain, source, address, length)

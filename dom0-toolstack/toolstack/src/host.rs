@@ -52,6 +52,9 @@ pub trait Hypervisor {
     /// done, which may be fewer; the caller repeats for the rest.
     fn memory_populate(&self, domain: DomainId, page: u64, pages: u64) -> Result<u64, Status>;
 
+    /// Gives pages of a domain, by number, at most 4096, back to the host. Returns how many it had.
+    fn memory_release(&self, domain: DomainId, pages: &[u64]) -> Result<u64, Status>;
+
     /// Copies `bytes`, at most [`COPY_BYTES_MAX`], to the guest-physical address `target`.
     fn memory_write(&self, domain: DomainId, target: u64, bytes: &[u8]) -> Result<(), Status>;
 

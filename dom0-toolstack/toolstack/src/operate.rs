@@ -17,6 +17,7 @@ mod cpu;
 mod create;
 mod ends;
 mod error;
+pub mod migrate;
 mod recover;
 mod restore;
 mod save;
@@ -41,6 +42,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use migrate::{Attempts, Jobs};
 
 /// The toolstack of a host.
 pub struct Toolstack<S: Site> {
@@ -54,6 +56,10 @@ pub struct Toolstack<S: Site> {
     pub hosts: Hosts,
     /// What was seen last of files and stores.
     pub seen: RefCell<Seen>,
+    /// Domains on the move.
+    pub jobs: Jobs,
+    /// What became of attempts to bring a domain here.
+    pub(crate) attempts: Attempts,
 }
 
 /// Names for completion, as they were when [`Toolstack::look`] last looked.
@@ -76,6 +82,8 @@ impl<S: Site> Toolstack<S> {
             modules,
             hosts: Hosts::default(),
             seen: RefCell::default(),
+            jobs: Jobs::default(),
+            attempts: Attempts::default(),
         }
     }
 

@@ -9,7 +9,7 @@ mod entry;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{Entry, EntryError, LINKS_MAX, Phase};
+pub use entry::{Arrival, Entry, EntryError, LINKS_MAX, Phase};
 
 use crate::config::EndAction;
 use crate::host::Hypervisor;
@@ -114,8 +114,13 @@ impl Registry {
         self.entries.borrow_mut().remove(&domain);
     }
 
-    /// Finds all domains again from what the hypervisor keeps.
-    pub fn recover(&self, hypervisor: &impl Hypervisor) -> Result<Recovered, Status> {
+    /// Finds all domains again from what the hypervisor keeps. `is_ours` says of an attempt to bring one
+    /// here that it had come to its end.
+    pub fn recover(
+        &self,
+        hypervisor: &impl Hypervisor,
+        is_ours: impl Fn(u64) -> bool,
+    ) -> Result<Recovered, Status> {
         let mut recovered = Recovered::default();
         for info in names::all(hypervisor)? {
             let domain = names::id_of(&info);
@@ -137,6 +142,11 @@ impl Registry {
                 Ok(entry) => match entry.phase {
                     Phase::Live => {
                         self.entries.borrow_mut().insert(domain, entry);
+                        recovered.found.push(domain);
+                    }
+                    Phase::Building if entry.arrival.is_some_and(|it| is_ours(it.attempt)) => {
+                        let phase = Phase::Live;
+                        self.set(hypervisor, domain, Entry { phase, ..entry })?;
                         recovered.found.push(domain);
                     }
                     Phase::Building | Phase::Ending => recovered.unfinished.push(domain),

@@ -113,6 +113,10 @@ pub trait DeviceHost {
     /// Waits until a domain writes to its virtio console; for ever when it has none.
     async fn console_changed(&self, domain: DomainId);
 
+    /// Tells the networks of a domain that has just come from another host where it is now. Takes no
+    /// time; the telling is repeated for a while.
+    fn announce(&self, domain: DomainId);
+
     /// A few words about a device for the operator: whether its driver runs, its address.
     fn describe(&self, domain: DomainId, slot: u32) -> String;
 }
@@ -216,6 +220,7 @@ pub trait Stores {
 }
 
 /// A host.
+#[allow(async_fn_in_trait, reason = "one vCPU: nothing is Send")]
 pub trait Site {
     /// Its hypervisor.
     type Hypervisor: Hypervisor;
@@ -226,6 +231,8 @@ pub trait Site {
     /// Its stores.
     type Stores: Stores;
 
+    /// The host's name.
+    fn name(&self) -> &str;
     /// The hypervisor.
     fn hypervisor(&self) -> &Self::Hypervisor;
     /// The devices of guests.
@@ -239,6 +246,12 @@ pub trait Site {
     fn entropy(&self, out: &mut [u8]) -> Result<(), String>;
     /// Random bytes, other ones at every call; not for keys.
     fn random(&self) -> [u8; 16];
+    /// Microseconds on a clock that is never set and never goes back.
+    fn now_us(&self) -> u64;
+    /// Waits until that clock has come to `us`.
+    async fn sleep_until(&self, us: u64);
+    /// Memory the toolstack may use for caches, bytes.
+    fn spare_bytes(&self) -> u64;
 }
 
 /// Lets other tasks run.

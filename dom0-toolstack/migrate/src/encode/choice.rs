@@ -123,6 +123,11 @@ impl Encoder {
         self.costs = costs;
     }
 
+    /// The other side does not have what it was sent of a page any more.
+    pub fn forget(&mut self, page: u64) {
+        self.cache.forget(page);
+    }
+
     /// What was sent so far.
     pub fn sent(&self) -> Sent {
         self.sent

@@ -46,6 +46,11 @@ impl<S: Sink> Writer<S> {
         Ok(())
     }
 
+    /// Where the stream goes.
+    pub fn sink(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
     /// Bytes written so far.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -190,6 +190,9 @@ impl<S: Site> Toolstack<S> {
         domain: DomainId,
     ) -> Result<crate::registry::Busy<'_>, OperateError> {
         let busy = self.registry.reserve(domain);
-        busy.ok_or(OperateError::Busy(domain))
+        busy.ok_or_else(|| {
+            let moving = self.jobs.why_not(domain);
+            moving.unwrap_or(OperateError::Busy(domain))
+        })
     }
 }

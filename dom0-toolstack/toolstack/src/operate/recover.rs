@@ -6,13 +6,16 @@ use crate::site::{DeviceHost, Site, yield_now};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use godwit_abi::{DomainId, Status};
+use godwit_abi::{DomainId, DomainState, Status};
 
 impl<S: Site> Toolstack<S> {
     /// Finds all domains again, takes apart what was interrupted half way, and serves the devices of
     /// the others. Returns what there is to tell, a sentence each; empty on a host just started.
     pub async fn recover(&self) -> Result<Vec<String>, OperateError> {
-        let recovered = self.registry.recover(self.site.hypervisor())?;
+        let hypervisor = self.site.hypervisor();
+        self.attempts.recover(hypervisor)?;
+        let is_ours = |attempt| self.attempts.is_running(attempt);
+        let recovered = self.registry.recover(hypervisor, is_ours)?;
         let mut told = Vec::new();
         for domain in recovered.unfinished {
             let _busy = self.reserve(domain)?;
@@ -32,7 +35,14 @@ impl<S: Site> Toolstack<S> {
                     "domain {domain}: its writes are still noted: {status}"
                 ));
             }
+            match self.move_of(domain)? {
+                // Its devices may be served elsewhere: `settle_move` will know.
+                Some(kept) if kept.is_committing => continue,
+                Some(kept) => told.push(self.move_ended(domain, &kept)),
+                None => {}
+            }
             self.serve_again(domain, &mut told).await;
+            self.start_arrived(domain)?;
         }
         Ok(told)
     }
@@ -41,6 +51,18 @@ impl<S: Site> Toolstack<S> {
     async fn forget_writes(&self, domain: DomainId) -> Result<(), Status> {
         while self.site.hypervisor().dirty_disarm(domain)? > 0 {
             yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Starts a domain that had come from another host and was not started yet when dom0 died.
+    fn start_arrived(&self, domain: DomainId) -> Result<(), Status> {
+        let entry = self.registry.entry(domain);
+        let arrival = entry.and_then(|entry| entry.arrival);
+        let hypervisor = self.site.hypervisor();
+        let state = hypervisor.domain_info(domain)?.state;
+        if arrival.is_some_and(|it| it.runs) && state == DomainState::Building as u32 {
+            hypervisor.domain_unpause(domain)?;
         }
         Ok(())
     }

@@ -24,13 +24,13 @@ use godwit_records::{Record, VcpuState, XsaveState};
 
 /// What has come besides memory.
 #[derive(Default)]
-struct Arrived {
-    cpu: bool,
+pub(super) struct Arrived {
+    pub(super) cpu: bool,
     vcpus: BTreeMap<u16, Vec<u8>>,
     xsaves: BTreeMap<u16, Vec<u8>>,
-    platform: Option<Vec<u8>>,
+    pub(super) platform: Option<Vec<u8>>,
     devices: BTreeMap<u32, Vec<u8>>,
-    digest: Option<MemoryDigest>,
+    pub(super) digest: Option<MemoryDigest>,
 }
 
 impl<S: Site> Toolstack<S> {
@@ -75,7 +75,7 @@ impl<S: Site> Toolstack<S> {
         ))
     }
 
-    async fn check_saved(&self, entry: &Entry) -> Result<(), OperateError> {
+    pub(super) async fn check_saved(&self, entry: &Entry) -> Result<(), OperateError> {
         let rendered = entry.config.render();
         let document = config::read("saved configuration", &rendered, &[]);
         let document = document.map_err(OperateError::Config)?;
@@ -95,9 +95,10 @@ impl<S: Site> Toolstack<S> {
         paused: bool,
     ) -> Result<MemoryDigest, OperateError> {
         let hypervisor = self.site.hypervisor();
-        let mut noted = Entry {
+        let noted = Entry {
             phase: Phase::Building,
             links: Vec::new(),
+            arrival: None,
             ..entry.clone()
         };
         let note = |noted: &Entry| {
@@ -125,19 +126,8 @@ impl<S: Site> Toolstack<S> {
             let what = "the memory is not what was saved: its digest differs";
             return Err(OperateError::Other(what.into()));
         }
-        for Link { slot, device } in &entry.links {
-            let state = arrived.devices.get(slot).expect("it was checked");
-            let slot = self
-                .attach_to(domain, device, Some(*slot), Some(state))
-                .await?;
-            let device = device.clone();
-            noted.links.push(Link { slot, device });
-        }
-        self.set_states(domain, &arrived)?;
-        build::place(hypervisor, domain, &entry.config)?;
-        if entry.config.balloon {
-            self.set_balloon(domain, entry.target_mib)?;
-        }
+        let completed = self.furnish_arrived(domain, &entry, noted, &mut arrived, |_| Ok(()));
+        let mut noted = completed.await?;
         noted.phase = Phase::Live;
         note(&noted)?;
         self.site.devices().resume(domain);
@@ -147,6 +137,33 @@ impl<S: Site> Toolstack<S> {
                 .map_err(refused(Step::Unpause))?;
         }
         Ok(digest)
+    }
+
+    /// Gives a domain whose memory is there its devices and states, as they have `arrived`; `adjust`
+    /// changes the records of the platform at the last moment. Returns what is to be noted of it.
+    pub(super) async fn furnish_arrived(
+        &self,
+        domain: DomainId,
+        entry: &Entry,
+        mut noted: Entry,
+        arrived: &mut Arrived,
+        adjust: impl FnOnce(&mut Vec<u8>) -> Result<(), OperateError>,
+    ) -> Result<Entry, OperateError> {
+        for Link { slot, device } in &entry.links {
+            let state = arrived.devices.get(slot).expect("it was checked");
+            let slot = self
+                .attach_to(domain, device, Some(*slot), Some(state))
+                .await?;
+            let device = device.clone();
+            noted.links.push(Link { slot, device });
+        }
+        adjust(arrived.platform.as_mut().expect("it was checked"))?;
+        self.set_states(domain, arrived)?;
+        build::place(self.site.hypervisor(), domain, &entry.config)?;
+        if entry.config.balloon {
+            self.set_balloon(domain, entry.target_mib)?;
+        }
+        Ok(noted)
     }
 
     async fn write_pages(
@@ -204,7 +221,7 @@ impl<S: Site> Toolstack<S> {
 
 impl Arrived {
     /// Takes a frame that carries no memory.
-    fn take(&mut self, frame: Frame) -> Result<(), OperateError> {
+    pub(super) fn take(&mut self, frame: Frame) -> Result<(), OperateError> {
         let most = record_bytes_max(frame.kind);
         if most.is_some_and(|most| frame.body.len() > most) {
             return Err(bad(&frame, "that is too long"));
@@ -255,7 +272,7 @@ impl Arrived {
     }
 
     /// Whether all has come that the domain is made of, and nothing else.
-    fn check(&self, entry: &Entry) -> Result<(), OperateError> {
+    pub(super) fn check(&self, entry: &Entry) -> Result<(), OperateError> {
         let missing = |what: String| OperateError::Other(format!("the stream has no {what}"));
         let vcpus = entry.config.vcpus;
         for (what, all) in [("state", &self.vcpus), ("extended state", &self.xsaves)] {

@@ -104,13 +104,15 @@ impl<S: Site> Toolstack<S> {
         Ok((bytes, digest))
     }
 
-    async fn write_states(
+    /// Writes everything of a domain that is paused and quiesced besides its memory. Returns when its
+    /// clock was read, by the host's.
+    pub(super) async fn write_states(
         &self,
         domain: DomainId,
         info: &DomainInfo,
         entry: &Entry,
         writer: &mut Writer<impl Sink>,
-    ) -> Result<(), OperateError> {
+    ) -> Result<u64, OperateError> {
         let hypervisor = self.site.hypervisor();
         let most = VcpuState::MAX_BYTES.max(XsaveState::MAX_BYTES);
         let mut record = alloc::vec![0; most];
@@ -125,6 +127,7 @@ impl<S: Site> Toolstack<S> {
         }
         let mut platform = alloc::vec![0; PLATFORM_BYTES_MAX];
         let length = hypervisor.platform_state_read(domain, &mut platform)?;
+        let read_us = self.site.now_us();
         frame(writer, FrameKind::PLATFORM, &[&platform[..length]]).await?;
         for link in &entry.links {
             let state = self.site.devices().save(domain, link.slot);
@@ -135,7 +138,7 @@ impl<S: Site> Toolstack<S> {
             let pieces: [&[u8]; 2] = [&link.slot.to_le_bytes(), &state];
             frame(writer, FrameKind::DEVICE, &pieces).await?;
         }
-        Ok(())
+        Ok(read_us)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod failing;
 mod living;
+mod moving;
 mod saving;
 mod updating;
 

@@ -9,6 +9,7 @@
 //! restarts 0
 //! reboot_asked 0
 //! source guests/web.cfg    if it came from a file
+//! arrival 0123456789abcdef 1   if it came from another host: by this attempt, and it runs
 //! link 4 disk vdev=vda,access=rw,target=main/web
 //! link 5 rng
 //!                          an empty line, then the configuration as a file
@@ -77,6 +78,17 @@ pub struct Entry {
     pub restarts: u32,
     /// The operator wants it made anew when it switches itself off.
     pub reboot_asked: bool,
+    /// How it came from another host, if it did.
+    pub arrival: Option<Arrival>,
+}
+
+/// How a domain came from another host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrival {
+    /// The number of the attempt.
+    pub attempt: u64,
+    /// It is to run here; else it was paused, and stays so.
+    pub runs: bool,
 }
 
 /// Why a blob says nothing.
@@ -117,6 +129,7 @@ impl Entry {
             made_ns: 0,
             restarts: 0,
             reboot_asked: false,
+            arrival: None,
         }
     }
 
@@ -133,6 +146,7 @@ impl Entry {
             made_ns,
             restarts,
             reboot_asked,
+            arrival,
         } = self;
         let mut out = format!("{MAGIC} {VERSION}\nphase {}\n", phase.word());
         let numbers = [
@@ -147,6 +161,9 @@ impl Entry {
         }
         if let Some(source) = source {
             let _ = writeln!(out, "source {source}");
+        }
+        if let Some(Arrival { attempt, runs }) = arrival {
+            let _ = writeln!(out, "arrival {attempt:016x} {}", u8::from(*runs));
         }
         for Link { slot, device } in links {
             let device = match device {
@@ -209,6 +226,7 @@ impl Entry {
             "made_ns" => self.made_ns = value.parse().ok()?,
             "restarts" => self.restarts = value.parse().ok()?,
             "reboot_asked" => self.reboot_asked = flag(value)?,
+            "arrival" => self.arrival = Some(arrival(value)?),
             "source" => self.source = Some(value.into()),
             "link" if self.links.len() < LINKS_MAX => self.links.push(link(value)?),
             _ => return None,
@@ -239,6 +257,14 @@ fn flag(text: &str) -> Option<bool> {
         "1" => Some(true),
         _ => None,
     }
+}
+
+fn arrival(text: &str) -> Option<Arrival> {
+    let (attempt, runs) = text.split_once(' ')?;
+    Some(Arrival {
+        attempt: u64::from_str_radix(attempt, 16).ok()?,
+        runs: flag(runs)?,
+    })
 }
 
 fn link(text: &str) -> Option<Link> {

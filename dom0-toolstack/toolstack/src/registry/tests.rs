@@ -108,7 +108,7 @@ fn a_restarted_dom0_finds_what_it_had() {
     })
     .unwrap();
     let after = Registry::default();
-    let recovered = after.recover(&host).unwrap();
+    let recovered = after.recover(&host, |_| false).unwrap();
     assert_eq!(recovered.found, [all[0]]);
     assert_eq!(recovered.unfinished, [all[1], all[4]]);
     let unknown: Vec<_> = recovered.unknown.iter().map(|(id, _)| *id).collect();

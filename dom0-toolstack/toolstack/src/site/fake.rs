@@ -52,6 +52,8 @@ pub struct FakeDevices {
     pub console: RefCell<Vec<u8>>,
     /// What was typed into a virtio console.
     pub typed: RefCell<Vec<u8>>,
+    /// Domains that were announced.
+    pub announced: RefCell<Vec<DomainId>>,
     /// Calls that can fail, made so far.
     pub calls: Cell<usize>,
     /// The call that fails, counted from 0.
@@ -187,6 +189,10 @@ impl DeviceHost for FakeDevices {
 
     async fn console_changed(&self, _: DomainId) {
         yield_now().await;
+    }
+
+    fn announce(&self, domain: DomainId) {
+        self.announced.borrow_mut().push(domain);
     }
 
     fn describe(&self, _: DomainId, slot: u32) -> String {
@@ -346,6 +352,8 @@ impl Stores for FakeStores {
 
 /// The fake.
 pub struct FakeSite {
+    /// Its name.
+    pub name: String,
     /// The hypervisor.
     pub hypervisor: FakeHypervisor,
     /// Devices.
@@ -358,17 +366,24 @@ pub struct FakeSite {
     pub randoms: Cell<u8>,
     /// There are no numbers for keys.
     pub no_entropy: Cell<bool>,
+    /// The clock; it goes on by a step whenever somebody waits for it.
+    pub clock_us: Rc<Cell<u64>>,
 }
+
+/// What the fake's clock goes on by when it is looked at while somebody waits.
+pub const CLOCK_STEP_US: u64 = 500;
 
 impl Default for FakeSite {
     fn default() -> Self {
         Self {
+            name: "fake".into(),
             hypervisor: FakeHypervisor::new(),
             devices: FakeDevices::default(),
             files: FakeFiles::default(),
             stores: FakeStores::new(),
             randoms: Cell::new(0),
             no_entropy: Cell::new(false),
+            clock_us: Rc::default(),
         }
     }
 }
@@ -378,6 +393,10 @@ impl Site for FakeSite {
     type Devices = FakeDevices;
     type Files = FakeFiles;
     type Stores = FakeStores;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
 
     fn hypervisor(&self) -> &FakeHypervisor {
         &self.hypervisor
@@ -409,5 +428,20 @@ impl Site for FakeSite {
         let count = self.randoms.get().wrapping_add(1);
         self.randoms.set(count);
         [count; 16]
+    }
+
+    fn now_us(&self) -> u64 {
+        self.clock_us.get()
+    }
+
+    async fn sleep_until(&self, us: u64) {
+        while self.clock_us.get() < us {
+            self.clock_us.set(self.clock_us.get() + CLOCK_STEP_US);
+            yield_now().await;
+        }
+    }
+
+    fn spare_bytes(&self) -> u64 {
+        1 << 20
     }
 }

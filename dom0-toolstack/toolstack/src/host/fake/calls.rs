@@ -141,6 +141,18 @@ impl Hypervisor for FakeHypervisor {
         Ok(done)
     }
 
+    fn memory_release(&self, domain: DomainId, pages: &[u64]) -> Result<u64, Status> {
+        self.count()?;
+        let done = self.with(domain, |domain| {
+            let had = |page: &&u64| domain.pages.remove(*page).is_some();
+            let done = pages.iter().filter(had).count() as u64;
+            domain.info.memory_pages -= done;
+            done
+        })?;
+        self.state.borrow_mut().host.free_bytes += done * PAGE_SIZE_BYTES;
+        Ok(done)
+    }
+
     fn memory_write(&self, domain: DomainId, target: u64, bytes: &[u8]) -> Result<(), Status> {
         self.count()?;
         self.with(domain, |domain| {

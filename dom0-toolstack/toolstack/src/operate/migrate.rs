@@ -1,0 +1,90 @@
+//! Moving a running domain to another host, and taking one in.
+//!
+//! ```text
+//!   source                                            destination
+//!   hello, note of the domain, offer  ------------->  check, make a domain
+//!                                     <-------------  accepted, or every reason against it
+//!   rounds: harvest, encode, send     ------------->  write
+//!                                     <-------------  taken
+//!   stop: pause, last pages, records  ------------->  compare digests, set everything
+//!                                     <-------------  ready
+//!   give it up, note that, commit     ------------->  note that, run
+//!                                     <-------------  running
+//!   take the domain apart
+//! ```
+//!
+//! Which of the two may run the domain is decided by the machines of `godwit_migrate::handover`; here
+//! is what they want done. Until the source has given the domain up, every failure ends with the domain
+//! running there and nothing left at the destination. Afterwards the source asks until it has an answer.
+
+mod arrive;
+mod attempts;
+mod copy;
+mod destination;
+mod hashes;
+mod hello;
+mod job;
+mod kept;
+mod landing;
+mod settle;
+mod source;
+mod stop;
+mod talk;
+mod time;
+
+pub use attempts::Attempts;
+pub use copy::Totals;
+pub use job::{Direction, Job, Jobs, Stage};
+
+use alloc::string::String;
+use godwit_migrate::link::Link;
+use godwit_migrate::precopy::{Goals, OnMiss};
+
+/// TCP port on which hosts take domains in; Xen's, too.
+pub const PORT: u16 = 8002;
+/// Longest downtime unless something else is asked for, microseconds.
+pub const DOWNTIME_US: u64 = 300_000;
+
+/// For an answer that needs no work.
+const ANSWER_LIMIT_US: u64 = 20_000_000;
+/// For an answer that needs disks looked at or memory made.
+const WORK_LIMIT_US: u64 = 60_000_000;
+/// For the conversation's end, where it matters little.
+const FAREWELL_LIMIT_US: u64 = 3_000_000;
+
+/// How a domain is to be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MoveOptions {
+    /// What is promised.
+    pub goals: Goals,
+    /// Most bytes a second on the link.
+    pub bandwidth_bytes: Option<u64>,
+    /// Pause the domain first, then send everything.
+    pub stop_and_copy: bool,
+    /// Read all memory again on both sides while the domain stands still, and compare.
+    pub verify: bool,
+}
+
+impl Default for MoveOptions {
+    fn default() -> Self {
+        Self {
+            goals: Goals {
+                downtime_us: DOWNTIME_US,
+                deadline_us: None,
+                on_miss: OnMiss::Throttle,
+            },
+            bandwidth_bytes: None,
+            stop_and_copy: false,
+            verify: false,
+        }
+    }
+}
+
+/// Reaches other hosts.
+#[allow(async_fn_in_trait, reason = "one vCPU: nothing is Send")]
+pub trait Peers {
+    /// A connection to one.
+    type Link: Link;
+    /// Connects to the host of a name or address. An error in words.
+    async fn dial(&self, peer: &str) -> Result<Self::Link, String>;
+}

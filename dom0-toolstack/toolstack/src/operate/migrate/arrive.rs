@@ -1,0 +1,370 @@
+//! One domain that comes, from the offer until it runs here or is refused.
+
+use super::destination::{reason, request, unexpected};
+use super::hello::Hello;
+use super::job::{Direction, Job, Stage};
+use super::landing::Landing;
+use super::talk::Talk;
+use super::time::{STILL_US_MAX, add_still};
+use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, WORK_LIMIT_US};
+use crate::build::{self, Step, refused};
+use crate::host::Hypervisor;
+use crate::operate::restore::Arrived;
+use crate::operate::{OperateError, Toolstack};
+use crate::registry::{Arrival, Busy, Entry, Phase};
+use crate::site::{DeviceHost, Site};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use godwit_abi::{DomainId, Status};
+use godwit_migrate::handover::destination::{self, Effects, Input, State};
+use godwit_migrate::handover::{Ask, Attempt, Boot, GuestAction};
+use godwit_migrate::link::Link;
+use godwit_migrate::stream::{Frame, FrameKind};
+
+/// How often something that must not fail is tried again.
+const TRIES: usize = 3;
+
+/// A domain on its way in.
+pub(super) struct Arriving<'a, S: Site, L: Link> {
+    tools: &'a Toolstack<S>,
+    talk: Talk<'a, S, L>,
+    hello: Hello,
+    job: Rc<Job>,
+    attempt: Attempt,
+    here: Boot,
+    state: State,
+    /// As it was at the source.
+    entry: Entry,
+    /// As it is noted here.
+    noted: Entry,
+    arrived: Arrived,
+    made: Option<Made<'a>>,
+    batches: u64,
+    stopped_us: Option<u64>,
+}
+
+/// The domain here.
+struct Made<'a> {
+    domain: DomainId,
+    landing: Landing,
+    _busy: Busy<'a>,
+}
+
+impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
+    /// Takes a domain in.
+    pub(super) async fn take_in(
+        tools: &'a Toolstack<S>,
+        mut talk: Talk<'a, S, L>,
+        hello: Hello,
+    ) -> Result<(), OperateError> {
+        let frame = talk.hear(ANSWER_LIMIT_US).await?;
+        let entry = match frame.kind {
+            FrameKind::CONFIGURATION => Entry::decode(&frame.body),
+            _ => return Err(unexpected(&talk, &frame)),
+        };
+        let entry = entry.map_err(|error| talk.trouble(&error.to_string()))?;
+        let cpu = talk.hear(ANSWER_LIMIT_US).await?;
+        if cpu.kind != FrameKind::CPU {
+            return Err(unexpected(&talk, &cpu));
+        }
+        let frame = talk.hear(ANSWER_LIMIT_US).await?;
+        let offer = request(&talk, &frame)?;
+        let known = entry.arrival.map(|arrival| Attempt(arrival.attempt));
+        if offer.ask != Ask::Offer || known != Some(offer.attempt) {
+            return Err(unexpected(&talk, &frame));
+        }
+        // Two connections must not work on one attempt; and one that was refused stays so.
+        let state = tools.attempts.state(offer.attempt);
+        if state != State::Unknown {
+            return Err(talk.trouble("it offers a domain by an attempt that is not new"));
+        }
+        let (name, now_us) = (&entry.config.name, tools.site.now_us());
+        let mut arriving = Arriving {
+            job: tools.jobs.begin(Direction::In, name, &hello.host, now_us),
+            tools,
+            talk,
+            hello,
+            attempt: offer.attempt,
+            here: tools.boot()?,
+            state,
+            noted: Entry {
+                phase: Phase::Building,
+                links: Vec::new(),
+                ..entry.clone()
+            },
+            entry,
+            arrived: Arrived::default(),
+            made: None,
+            batches: 0,
+            stopped_us: None,
+        };
+        let accepted = arriving.accept(Input::Request(offer), &cpu.body).await;
+        let outcome = match accepted {
+            Ok(()) => arriving.serve().await,
+            Err(error) => Err(error),
+        };
+        let outcome = match outcome {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(arriving.give_up(cause).await),
+        };
+        let said = outcome
+            .as_ref()
+            .map(|()| "it runs here".into())
+            .map_err(ToString::to_string);
+        arriving.job.end(said);
+        let _ = arriving.talk.finish(FAREWELL_LIMIT_US).await;
+        outcome
+    }
+
+    /// One step of the machine; the new state is kept before anything follows from it.
+    fn step(&mut self, input: Input) -> Result<Effects, Status> {
+        let (next, effects) = destination::step(self.attempt, self.here, false, self.state, input);
+        if next != self.state {
+            let hypervisor = self.tools.site.hypervisor();
+            self.tools.attempts.set(hypervisor, self.attempt, next)?;
+            self.state = next;
+        }
+        Ok(effects)
+    }
+
+    async fn reply(&mut self, effects: &Effects) -> Result<(), OperateError> {
+        if let Some(reply) = effects.send {
+            self.talk
+                .say(FrameKind::REPLY, &[&reply.encode()], ANSWER_LIMIT_US)
+                .await?;
+            self.talk.push(ANSWER_LIMIT_US).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks everything, makes the domain, and says that it may come.
+    async fn accept(&mut self, offer: Input, cpu: &[u8]) -> Result<(), OperateError> {
+        let effects = self.step(offer)?;
+        let tools = self.tools;
+        let problems = tools.check_arrival(&self.entry).await?;
+        if !problems.is_empty() {
+            return Err(OperateError::Other(problems.join("\n")));
+        }
+        let hypervisor = tools.site.hypervisor();
+        // While devices were looked at, another task may have made a domain.
+        let problems = tools.check_now(&self.entry.config, None)?;
+        if let Some((_, what)) = problems.into_iter().next() {
+            return Err(OperateError::Other(what));
+        }
+        let domain = hypervisor
+            .domain_create(&build::domain_config(&self.entry.config))
+            .map_err(refused(Step::Create))?;
+        let busy = tools.registry.reserve(domain);
+        self.made = Some(Made {
+            domain,
+            landing: Landing::new(domain, self.entry.config.memory_max_mib),
+            _busy: busy.expect("the id of a new domain is new"),
+        });
+        self.job.concerns(domain);
+        self.note(domain)?;
+        tools.take_cpu(domain, cpu)?;
+        self.arrived.cpu = true;
+        self.job.enter(Stage::Copy);
+        self.reply(&effects).await
+    }
+
+    fn note(&self, domain: DomainId) -> Result<(), OperateError> {
+        let hypervisor = self.tools.site.hypervisor();
+        let noted = self
+            .tools
+            .registry
+            .set(hypervisor, domain, self.noted.clone());
+        Ok(noted.map_err(refused(Step::Register))?)
+    }
+
+    /// Takes what comes until the domain runs here.
+    async fn serve(&mut self) -> Result<(), OperateError> {
+        while self.state != State::Running {
+            self.job.check_cancelled()?;
+            let frame = self.talk.hear(WORK_LIMIT_US).await?;
+            self.take(frame).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, frame: Frame) -> Result<(), OperateError> {
+        let hypervisor = self.tools.site.hypervisor();
+        let made = self.made.as_mut().expect("it was accepted");
+        let is_open = self.state == State::Receiving;
+        match frame.kind {
+            FrameKind::CLOCK => self.tell_time(&frame).await,
+            FrameKind::REQUEST => self.asked(&frame).await,
+            _ if !is_open => Err(unexpected(&self.talk, &frame)),
+            FrameKind::BATCH => {
+                made.landing.take(hypervisor, &frame.body).await?;
+                self.batches += 1;
+                let taken = self.batches.to_le_bytes();
+                self.talk
+                    .say(FrameKind::TAKEN, &[&taken], ANSWER_LIMIT_US)
+                    .await?;
+                self.talk.push(ANSWER_LIMIT_US).await
+            }
+            FrameKind::HOLES => made.landing.take_holes(&frame.body),
+            FrameKind::STOPPED => {
+                let body = frame.body.as_slice().try_into();
+                let body = body.map_err(|_| unexpected(&self.talk, &frame))?;
+                self.stopped_us = Some(u64::from_le_bytes(body));
+                self.job.enter(Stage::Stop);
+                Ok(())
+            }
+            _ => self.arrived.take(frame),
+        }
+    }
+
+    /// Answers a CLOCK.
+    async fn tell_time(&mut self, frame: &Frame) -> Result<(), OperateError> {
+        let here = self.tools.site.now_us().to_le_bytes();
+        if frame.body.len() != here.len() {
+            return Err(unexpected(&self.talk, frame));
+        }
+        self.talk
+            .say(FrameKind::CLOCK, &[&frame.body, &here], ANSWER_LIMIT_US)
+            .await?;
+        self.talk.push(ANSWER_LIMIT_US).await
+    }
+
+    async fn asked(&mut self, frame: &Frame) -> Result<(), OperateError> {
+        let asked = request(&self.talk, frame)?;
+        let effects = self.step(Input::Request(asked))?;
+        match effects.guest {
+            Some(GuestAction::Compare) => {
+                self.job.enter(Stage::Prove);
+                self.prove().await?;
+                let effects = self.step(Input::Proven)?;
+                self.reply(&effects).await
+            }
+            Some(GuestAction::Run) => {
+                // From here on nothing may fail: it is this host's.
+                self.run();
+                if let Err(error) = self.reply(&effects).await {
+                    self.job
+                        .tell(format!("{error}; the other host will ask again"));
+                }
+                Ok(())
+            }
+            Some(GuestAction::Discard) => {
+                let why = reason(&frame.body);
+                let why = if why.is_empty() { "called off" } else { &why };
+                Err(self.talk.trouble(why))
+            }
+            Some(GuestAction::AllowStart) | None => self.reply(&effects).await,
+        }
+    }
+
+    /// Compares digests and sets everything, so that only running is left.
+    async fn prove(&mut self) -> Result<(), OperateError> {
+        let tools = self.tools;
+        let hypervisor = tools.site.hypervisor();
+        let made = self.made.as_mut().expect("it was accepted");
+        self.arrived.check(&self.entry)?;
+        if self.arrived.digest != Some(made.landing.digest()) {
+            let what = "the memory that arrived is not what was sent: its digest differs";
+            return Err(OperateError::Other(what.into()));
+        }
+        made.landing.trim(hypervisor)?;
+        if self.hello.verify {
+            made.landing.verify(hypervisor).await?;
+        }
+        let stopped_us = self.stopped_us;
+        let stopped_us = stopped_us.ok_or_else(|| self.talk.trouble("no time of the stop came"))?;
+        let adjust = |platform: &mut Vec<u8>| {
+            let still_us = tools.site.now_us().saturating_sub(stopped_us);
+            if still_us > STILL_US_MAX {
+                let what = format!(
+                    "it stood still for {} s: clocks differ",
+                    still_us / 1_000_000
+                );
+                return Err(OperateError::Other(what));
+            }
+            let adjusted = add_still(platform, still_us);
+            let bad = || OperateError::Other("the records of its platform have no time".into());
+            *platform = adjusted.ok_or_else(bad)?;
+            Ok(())
+        };
+        let (domain, noted) = (made.domain, self.noted.clone());
+        let completed =
+            tools.furnish_arrived(domain, &self.entry, noted, &mut self.arrived, adjust);
+        self.noted = completed.await?;
+        self.note(domain)
+    }
+
+    /// Runs the domain. It is this host's already, so what fails is tried again and then told.
+    fn run(&mut self) {
+        let tools = self.tools;
+        let hypervisor = tools.site.hypervisor();
+        let domain = self.made.as_ref().expect("it was accepted").domain;
+        tools.site.devices().resume(domain);
+        let runs = self.entry.arrival.is_some_and(|Arrival { runs, .. }| runs);
+        if runs {
+            let started = tried(|| hypervisor.domain_unpause(domain));
+            if let Err(status) = started {
+                let what = format!("it cannot be started: {status} (xl unpause {domain})");
+                self.job.tell(what);
+            }
+        }
+        tools.site.devices().announce(domain);
+        self.noted.phase = Phase::Live;
+        if let Err(status) = tried(|| tools.registry.set(hypervisor, domain, self.noted.clone())) {
+            self.job.tell(format!("it cannot be noted: {status}"));
+        }
+    }
+
+    /// Refuses the attempt and frees everything.
+    async fn give_up(&mut self, cause: OperateError) -> OperateError {
+        // Only what commits is kept outside dom0, so this does not fail.
+        let effects = self.step(Input::GiveUp);
+        assert!(
+            matches!(self.state, State::Refused),
+            "it was not committed: {:?}",
+            self.state
+        );
+        let error = match self.made.take() {
+            Some(made) => self.tools.undo(made.domain, cause).await,
+            None => cause,
+        };
+        let Ok(Effects { send, .. }) = effects else {
+            return error;
+        };
+        if let Some(reply) = send {
+            let (message, why): (_, String) = (reply.encode(), error.to_string());
+            let pieces: [&[u8]; 2] = [&message, why.as_bytes()];
+            let _ = self
+                .talk
+                .say(FrameKind::REFUSAL, &pieces, FAREWELL_LIMIT_US)
+                .await;
+            let _ = self.talk.push(FAREWELL_LIMIT_US).await;
+            self.await_hang_up().await;
+        }
+        error
+    }
+
+    /// Takes and forgets what is still under way: a connection that is closed with something unread
+    /// would lose what was said last.
+    async fn await_hang_up(&mut self) {
+        let end_us = self.tools.site.now_us() + FAREWELL_LIMIT_US;
+        while self.tools.site.now_us() < end_us {
+            if self.talk.hear(FAREWELL_LIMIT_US).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// Tries a few times.
+pub(super) fn tried<T>(mut act: impl FnMut() -> Result<T, Status>) -> Result<T, Status> {
+    let mut result = act();
+    for _ in 1..TRIES {
+        if result.is_ok() {
+            break;
+        }
+        result = act();
+    }
+    result
+}

@@ -1,0 +1,457 @@
+//! The source's memory: rounds over what is dirty, each page encoded and its hash remembered.
+
+use super::hashes::{Hashes, hash};
+use super::job::Job;
+use super::talk::Talk;
+use super::{ANSWER_LIMIT_US, MoveOptions};
+use crate::dirty::DirtyLog;
+use crate::host::Hypervisor;
+use crate::loader::memory_of;
+use crate::operate::OperateError;
+use crate::operate::save::is_hole;
+use crate::site::{DeviceHost, Site, yield_now};
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::vec::Vec;
+use core::ops::Range;
+use godwit_abi::{DomainId, DomainInfo, DomainState, PAGE_SIZE_BYTES, Status};
+use godwit_migrate::encode::batch::{Batch, ENTRIES_MAX};
+use godwit_migrate::encode::choice::{Costs, Encoder, Sent};
+use godwit_migrate::encode::{PAGE_BYTES, Page};
+use godwit_migrate::link::Link;
+use godwit_migrate::precopy::{Miss, Next, PageSet, PreCopy};
+use godwit_migrate::stream::{FrameKind, MemoryDigest, encode_zeroes};
+
+/// Pages between two moments in which other tasks run.
+const YIELD_PAGES: usize = 16;
+/// Batches under way before one must have been taken.
+const WINDOW: usize = 2;
+/// What stopping costs besides pages, until it was measured.
+const FIXED_US: u64 = 60_000;
+/// What pages cost, in nanoseconds of a slow host: see `Costs`.
+const COSTS: Costs = Costs {
+    lz4: 16_000,
+    delta: 3_000,
+    byte: 20,
+};
+/// Of the memory there is to spare, what a cache for deltas gets: one in so many.
+const CACHE_SHARE: u64 = 3;
+/// A batch whose pages take less than this on the wire says nothing about the link.
+const TELLING_BYTES_PER_PAGE: u64 = 64;
+/// How far ahead of the bandwidth asked for bytes may be.
+const BURST_US: u64 = 20_000;
+
+/// Memory that was copied, for the report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Times the dirty log was harvested.
+    pub rounds: u32,
+    /// Pages and bytes by encoding.
+    pub sent: Sent,
+    /// Bytes on the wire.
+    pub bytes: u64,
+}
+
+/// A batch under way.
+struct UnderWay {
+    pages: usize,
+    bytes: u64,
+    begun_us: u64,
+}
+
+/// The copying of one domain's memory.
+pub(super) struct Copy<'a, S: Site> {
+    site: &'a S,
+    domain: DomainId,
+    log: DirtyLog,
+    /// Guest pages it may have.
+    ranges: Vec<Range<u64>>,
+    capacity: u64,
+    precopy: PreCopy,
+    encoder: Encoder,
+    hashes: Hashes,
+    /// Pages that were sent and are there no more.
+    holes: Vec<u64>,
+    under_way: VecDeque<UnderWay>,
+    taken_us: u64,
+    bandwidth_bytes: Option<u64>,
+    /// When the next batch may go.
+    paced_us: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a, S: Site> Copy<'a, S> {
+    pub(super) fn new(
+        site: &'a S,
+        info: &DomainInfo,
+        domain: DomainId,
+        options: &MoveOptions,
+    ) -> Result<Self, OperateError> {
+        let pages = |range: Range<u64>| range.start / PAGE_SIZE_BYTES..range.end / PAGE_SIZE_BYTES;
+        let memory = memory_of(info.memory_pages_max.saturating_mul(PAGE_SIZE_BYTES));
+        let ranges: Vec<Range<u64>> = memory.into_iter().map(pages).collect();
+        let capacity = ranges.last().map_or(0, |range| range.end);
+        let mut all = PageSet::new(capacity);
+        ranges
+            .iter()
+            .cloned()
+            .flatten()
+            .for_each(|page| all.insert(page));
+        let now_us = site.now_us();
+        let cache_pages = site.spare_bytes() / CACHE_SHARE / PAGE_SIZE_BYTES;
+        Ok(Self {
+            site,
+            domain,
+            log: DirtyLog::new(site.hypervisor(), domain)?,
+            ranges,
+            capacity,
+            precopy: PreCopy::new(all, options.goals, FIXED_US, now_us),
+            encoder: Encoder::new(cache_pages as usize, COSTS),
+            hashes: Hashes::default(),
+            holes: Vec::new(),
+            under_way: VecDeque::new(),
+            taken_us: now_us,
+            bandwidth_bytes: options.bandwidth_bytes,
+            paced_us: now_us,
+            bytes: alloc::vec![0; ENTRIES_MAX * PAGE_BYTES],
+        })
+    }
+
+    /// Begins to note what is written.
+    pub(super) async fn arm(&self) -> Result<(), OperateError> {
+        let (hypervisor, devices) = (self.site.hypervisor(), self.site.devices());
+        while !self.log.begin_step(hypervisor, devices)? {
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Ends the noting. What fails is tried again: a domain whose writes are noted is a slow one.
+    pub(super) async fn disarm(site: &S, domain: DomainId) -> Result<(), Status> {
+        let (hypervisor, devices) = (site.hypervisor(), site.devices());
+        devices.dirty_track(domain, false);
+        let log = DirtyLog::new(hypervisor, domain).or_else(|_| DirtyLog::new(hypervisor, domain));
+        let log = log?;
+        let mut failed = false;
+        loop {
+            match log.end_step(hypervisor, devices) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(_) if !failed => failed = true,
+                Err(status) => return Err(status),
+            }
+            yield_now().await;
+        }
+    }
+
+    /// Copies until the domain may be stopped.
+    pub(super) async fn rounds<L: Link>(
+        &mut self,
+        talk: &mut Talk<'_, S, L>,
+        job: &Job,
+    ) -> Result<(), OperateError> {
+        loop {
+            job.check_cancelled()?;
+            let now_us = self.site.now_us();
+            match self.precopy.next(now_us) {
+                Next::Send(pages) => self.send(talk, &pages).await?,
+                Next::Harvest => {
+                    self.drain(talk).await?;
+                    still_there(self.site.hypervisor(), self.domain)?;
+                    let dirty = self.harvest()?;
+                    self.precopy.harvested(&dirty, self.site.now_us());
+                    self.report(job);
+                }
+                Next::Wait { until_us } => self.site.sleep_until(until_us).await,
+                Next::Stop { downtime_us } => {
+                    let ms = downtime_us / 1000;
+                    job.tell(format!("stopping it: a downtime of {ms} ms is expected"));
+                    return Ok(());
+                }
+                Next::Throttle { pages_per_s } => {
+                    job.tell(format!(
+                        "it writes faster than the link carries: at most {pages_per_s} pages/s a vCPU now"
+                    ));
+                    let hypervisor = self.site.hypervisor();
+                    hypervisor.dirty_quota(self.domain, pages_per_s)?;
+                }
+                Next::PostCopy(_) => {
+                    return Err(OperateError::Other("not implemented: post-copy".into()));
+                }
+                Next::Abort(miss) => return Err(OperateError::Other(missed(miss))),
+            }
+        }
+    }
+
+    fn report(&self, job: &Job) {
+        let progress = self.precopy.progress();
+        job.advance(progress);
+        let rate = |rate: Option<u64>| rate.unwrap_or(0);
+        job.tell(format!(
+            "round {}: {} KiB sent, {} pages left ({} hot), link {} KiB/s, {} pages/s dirty, downtime now {} ms",
+            progress.round,
+            progress.sent_bytes >> 10,
+            progress.pages_left,
+            progress.pages_hot,
+            rate(progress.link_rate) >> 10,
+            rate(progress.dirty_rate),
+            rate(progress.downtime_us) / 1000,
+        ));
+    }
+
+    /// What was written to since the last harvest, by the guest and by back ends.
+    fn harvest(&self) -> Result<Vec<u64>, OperateError> {
+        let mut dirty = alloc::vec![0u64; self.capacity.div_ceil(64) as usize];
+        let mut add = |first: u64, words: &[u64]| {
+            let at = ((first / 64) as usize).min(dirty.len());
+            for (all, new) in dirty[at..].iter_mut().zip(words) {
+                *all |= new;
+            }
+        };
+        let (hypervisor, devices) = (self.site.hypervisor(), self.site.devices());
+        self.log.harvest(hypervisor, devices, &mut add)?;
+        Ok(dirty)
+    }
+
+    /// Sends what is left of a domain that stands still.
+    pub(super) async fn rest<L: Link>(
+        &mut self,
+        talk: &mut Talk<'_, S, L>,
+        pages: u64,
+    ) -> Result<(), OperateError> {
+        let last = self.harvest()?;
+        let mut rest = self.precopy.rest(&last);
+        let mut cursor = 0;
+        loop {
+            let pages = rest.take_from(&mut cursor, ENTRIES_MAX);
+            if pages.is_empty() {
+                break;
+            }
+            self.send(talk, &pages).await?;
+        }
+        if self.hashes.digest().pages() != pages {
+            self.find_holes().await?;
+        }
+        if !self.holes.is_empty() {
+            let runs: Vec<Range<u64>> = self.holes.iter().map(|page| *page..page + 1).collect();
+            let most = 4096;
+            for runs in runs.chunks(most) {
+                let body = encode_zeroes(runs);
+                talk.say(FrameKind::HOLES, &[&body], ANSWER_LIMIT_US)
+                    .await?;
+            }
+        }
+        self.drain(talk).await
+    }
+
+    /// Looks for pages that were sent and that the balloon has given back since.
+    async fn find_holes(&mut self) -> Result<(), OperateError> {
+        let hypervisor = self.site.hypervisor();
+        for (count, page) in self.ranges.iter().cloned().flatten().enumerate() {
+            let there = match hypervisor.memory_read(self.domain, page * PAGE_SIZE_BYTES, &mut [0])
+            {
+                Ok(()) => true,
+                Err(status) if is_hole(status) => false,
+                Err(status) => return Err(status.into()),
+            };
+            if !there && self.hashes.remove(page) {
+                self.encoder.forget(page);
+                self.holes.push(page);
+            }
+            if count % 1024 == 0 {
+                yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends pages, as one batch or more.
+    async fn send<L: Link>(
+        &mut self,
+        talk: &mut Talk<'_, S, L>,
+        pages: &[u64],
+    ) -> Result<(), OperateError> {
+        let mut batch = Batch::default();
+        let mut count = 0;
+        let mut begun_us = self.site.now_us();
+        let mut rest = pages;
+        while let Some(first) = rest.first().copied() {
+            let run = rest.iter().zip(first..).take_while(|(a, b)| **a == *b);
+            let length = run.count().min(ENTRIES_MAX);
+            rest = &rest[length..];
+            let there = self.read(first, length)?;
+            for index in (0..length).filter(|index| there.as_ref().is_none_or(|t| t[*index])) {
+                self.encode(first + index as u64, index, &mut batch);
+                count += 1;
+                if count % YIELD_PAGES == 0 {
+                    yield_now().await;
+                }
+                if batch.is_full() {
+                    let full = core::mem::take(&mut batch);
+                    self.dispatch(talk, full, count, begun_us).await?;
+                    (count, begun_us) = (0, self.site.now_us());
+                }
+            }
+        }
+        match batch.is_empty() {
+            true => Ok(()),
+            false => self.dispatch(talk, batch, count, begun_us).await,
+        }
+    }
+
+    /// Reads consecutive pages. `None`: all are there.
+    fn read(&mut self, first: u64, count: usize) -> Result<Option<Vec<bool>>, OperateError> {
+        let hypervisor = self.site.hypervisor();
+        let bytes = &mut self.bytes[..count * PAGE_BYTES];
+        match hypervisor.memory_read(self.domain, first * PAGE_SIZE_BYTES, bytes) {
+            Ok(()) => return Ok(None),
+            Err(status) if is_hole(status) => {}
+            Err(status) => return Err(status.into()),
+        }
+        let mut there = Vec::with_capacity(count);
+        for (page, bytes) in (first..).zip(bytes.chunks_exact_mut(PAGE_BYTES)) {
+            let read = hypervisor.memory_read(self.domain, page * PAGE_SIZE_BYTES, bytes);
+            match read {
+                Ok(()) => there.push(true),
+                Err(status) if is_hole(status) => {
+                    there.push(false);
+                    if self.hashes.remove(page) {
+                        self.encoder.forget(page);
+                        self.holes.push(page);
+                    }
+                }
+                Err(status) => return Err(status.into()),
+            }
+        }
+        Ok(Some(there))
+    }
+
+    fn encode(&mut self, page: u64, index: usize, batch: &mut Batch) {
+        let bytes = &self.bytes[index * PAGE_BYTES..(index + 1) * PAGE_BYTES];
+        let contents: &Page = bytes.try_into().expect("a whole page");
+        let again = self.hashes.contains(page);
+        self.hashes.set(page, hash(page, contents));
+        self.holes.retain(|hole| *hole != page);
+        let before = batch.data().len();
+        let encoding = self.encoder.encode(page, contents, again, batch.data());
+        let bytes = batch.data().len() - before;
+        batch.push(page, encoding, bytes);
+    }
+
+    async fn dispatch<L: Link>(
+        &mut self,
+        talk: &mut Talk<'_, S, L>,
+        batch: Batch,
+        pages: usize,
+        begun_us: u64,
+    ) -> Result<(), OperateError> {
+        self.pace().await;
+        let before = talk.bytes();
+        let (head, data) = batch.finish();
+        talk.say(FrameKind::BATCH, &[&head, &data], ANSWER_LIMIT_US)
+            .await?;
+        talk.push(ANSWER_LIMIT_US).await?;
+        let bytes = talk.bytes() - before;
+        if let Some(rate) = self.bandwidth_bytes {
+            let took_us = u128::from(bytes) * 1_000_000 / u128::from(rate.max(1));
+            self.paced_us = self.paced_us.max(self.site.now_us()) + took_us as u64;
+        }
+        self.under_way.push_back(UnderWay {
+            pages,
+            bytes,
+            begun_us,
+        });
+        while self.under_way.len() > WINDOW {
+            self.hear_taken(talk).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the bandwidth allows another batch.
+    async fn pace(&self) {
+        if self.bandwidth_bytes.is_some() {
+            let until_us = self.paced_us.saturating_sub(BURST_US);
+            self.site.sleep_until(until_us).await;
+        }
+    }
+
+    async fn hear_taken<L: Link>(&mut self, talk: &mut Talk<'_, S, L>) -> Result<(), OperateError> {
+        let frame = talk.hear(ANSWER_LIMIT_US).await?;
+        if frame.kind != FrameKind::TAKEN {
+            return Err(super::source::unexpected(talk, &frame));
+        }
+        let Some(batch) = self.under_way.pop_front() else {
+            return Err(talk.trouble("it has taken more than was sent"));
+        };
+        let now_us = self.site.now_us();
+        let took_us = now_us - batch.begun_us.max(self.taken_us);
+        self.taken_us = now_us;
+        let is_telling = batch.bytes >= batch.pages as u64 * TELLING_BYTES_PER_PAGE;
+        let took_us = if is_telling { took_us } else { 0 };
+        self.precopy.sent(batch.pages, batch.bytes, took_us);
+        Ok(())
+    }
+
+    /// Waits until everything sent was taken.
+    async fn drain<L: Link>(&mut self, talk: &mut Talk<'_, S, L>) -> Result<(), OperateError> {
+        while !self.under_way.is_empty() {
+            self.hear_taken(talk).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads all memory again and compares it with what was sent: a difference is a write that nobody
+    /// noted.
+    pub(super) async fn verify(&mut self) -> Result<(), OperateError> {
+        let bytes = &mut self.bytes[..PAGE_BYTES];
+        let page: &mut Page = bytes.try_into().expect("a whole page");
+        let different = self
+            .hashes
+            .different(self.site.hypervisor(), self.domain, page);
+        match different.await?.as_slice() {
+            [] => Ok(()),
+            pages => Err(OperateError::Other(format!(
+                "its memory is not what was sent: pages {pages:x?}"
+            ))),
+        }
+    }
+
+    /// The digest of what was sent.
+    pub(super) fn digest(&self) -> MemoryDigest {
+        self.hashes.digest()
+    }
+
+    /// What it took.
+    pub(super) fn totals(&self, bytes: u64) -> Totals {
+        Totals {
+            rounds: self.precopy.progress().round,
+            sent: self.encoder.sent(),
+            bytes,
+        }
+    }
+}
+
+fn missed(miss: Miss) -> alloc::string::String {
+    match miss {
+        Miss::NotConverging { best_us } => format!(
+            "it writes faster than the link carries: the best downtime in sight was {} ms \
+             (--max-downtime, --on-miss=throttle or pause)",
+            best_us / 1000
+        ),
+        Miss::Deadline => "the deadline is over".into(),
+    }
+}
+
+/// Refuses a domain that has ended.
+pub(super) fn still_there(
+    hypervisor: &impl Hypervisor,
+    domain: DomainId,
+) -> Result<DomainInfo, OperateError> {
+    let info = hypervisor.domain_info(domain)?;
+    match DomainState::from_number(info.state) {
+        Some(DomainState::Running | DomainState::Paused | DomainState::Building) => Ok(info),
+        Some(DomainState::Shutdown | DomainState::Crashed | DomainState::Dying) | None => {
+            Err(OperateError::Other("it has ended".into()))
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The destination: what another host may ask of this one.
+
+use super::arrive::Arriving;
+use super::hello::{Hello, Purpose};
+use super::talk::Talk;
+use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, WORK_LIMIT_US};
+use crate::config::{self, DiskTarget};
+use crate::operate::{OperateError, Toolstack};
+use crate::registry::Entry;
+use crate::site::{Device, Site};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use godwit_migrate::handover::destination::{self, Input, State};
+use godwit_migrate::handover::{Attempt, Boot, Request};
+use godwit_migrate::link::Link;
+use godwit_migrate::stream::{Frame, FrameKind};
+
+/// How often an attempt that is under way is looked at by who asks about it.
+const LOOK_US: u64 = 50_000;
+
+impl<S: Site> Toolstack<S> {
+    /// Who this host is.
+    pub(super) fn hello(&self, purpose: Purpose, verify: bool) -> Result<Hello, OperateError> {
+        Ok(Hello {
+            host: self.site.name().into(),
+            boot: self.boot()?,
+            purpose,
+            verify,
+        })
+    }
+
+    /// This boot of the host.
+    pub(super) fn boot(&self) -> Result<Boot, OperateError> {
+        let random = self.site.random();
+        Ok(self.attempts.boot(self.site.hypervisor(), random)?)
+    }
+
+    /// Serves one connection of another host. Not to be dropped half way. The error is what the other
+    /// side was told, or why it could not be.
+    pub async fn receive<L: Link>(&self, link: L, from: &str) -> Result<(), OperateError> {
+        let mut talk = Talk::begin(&self.site, link, from).await?;
+        let first = talk.hear(ANSWER_LIMIT_US).await?;
+        let hello = match first.kind {
+            FrameKind::HELLO => Hello::decode(&first.body).map_err(|why| talk.trouble(&why))?,
+            _ => return Err(unexpected(&talk, &first)),
+        };
+        let mine = self.hello(hello.purpose, hello.verify)?.encode();
+        talk.say(FrameKind::HELLO, &[mine.as_bytes()], ANSWER_LIMIT_US)
+            .await?;
+        match hello.purpose {
+            Purpose::Move => Arriving::take_in(self, talk, hello).await,
+            Purpose::Ask => self.answer(talk).await,
+        }
+    }
+
+    /// Answers what became of an attempt.
+    async fn answer<L: Link>(&self, mut talk: Talk<'_, S, L>) -> Result<(), OperateError> {
+        let frame = talk.hear(ANSWER_LIMIT_US).await?;
+        let request = request(&talk, &frame)?;
+        let here = self.boot()?;
+        self.until_settled(request.attempt).await;
+        let state = self.attempts.state(request.attempt);
+        // Nothing on disk says what an earlier boot of this host has run: it may have.
+        let committed = request.boot.is_some_and(|boot| boot != here);
+        let (next, effects) = destination::step(
+            request.attempt,
+            here,
+            committed,
+            state,
+            Input::Request(request),
+        );
+        // What was not under way cannot come under way by an answer.
+        assert!(next == state || next == State::Refused || next == State::Receiving);
+        if next == State::Refused {
+            let hypervisor = self.site.hypervisor();
+            self.attempts.set(hypervisor, request.attempt, next)?;
+        }
+        if let Some(reply) = effects.send {
+            talk.say(FrameKind::REPLY, &[&reply.encode()], ANSWER_LIMIT_US)
+                .await?;
+        }
+        talk.finish(FAREWELL_LIMIT_US).await
+    }
+
+    /// Waits while another connection works on an attempt: it ends by itself, in bounded time.
+    async fn until_settled(&self, attempt: Attempt) {
+        let end_us = self.site.now_us() + WORK_LIMIT_US;
+        let open = || {
+            let state = self.attempts.state(attempt);
+            matches!(state, State::Receiving | State::Ready)
+        };
+        while open() && self.site.now_us() < end_us {
+            self.site.sleep_until(self.site.now_us() + LOOK_US).await;
+        }
+    }
+
+    /// Everything that speaks against taking a domain in; nothing is touched.
+    pub(super) async fn check_arrival(&self, entry: &Entry) -> Result<Vec<String>, OperateError> {
+        let config = &entry.config;
+        let document = config::read("its configuration", &config.render(), &[]);
+        document.map_err(OperateError::Config)?;
+        let mut problems = self.check_now(config, None)?;
+        self.check_devices(config, &mut problems).await;
+        Ok(problems.into_iter().map(|(_, what)| what).collect())
+    }
+}
+
+/// What keeps a domain from leaving, a sentence each.
+pub(super) fn check_departure(entry: &Entry) -> Vec<String> {
+    let mut all = Vec::new();
+    for link in &entry.links {
+        match &link.device {
+            Device::Disk(disk) => match &disk.target {
+                DiskTarget::Volume { .. } => all.push(format!(
+                    "disk {} is on {}, a volume of this host: not implemented: moving disks (use nbd://)",
+                    disk.vdev(),
+                    disk.target
+                )),
+                DiskTarget::Nbd { .. } => {}
+            },
+            Device::Vif(_) | Device::Console | Device::Rng | Device::Balloon => {}
+        }
+    }
+    all
+}
+
+/// The request in a frame.
+pub(super) fn request<S: Site, L: Link>(
+    talk: &Talk<'_, S, L>,
+    frame: &Frame,
+) -> Result<Request, OperateError> {
+    let body = frame.body.get(..godwit_migrate::handover::MESSAGE_BYTES);
+    let request = body.and_then(Request::decode);
+    match (frame.kind, request) {
+        (FrameKind::REQUEST, Some(request)) => Ok(request),
+        (_, _) => Err(unexpected(talk, frame)),
+    }
+}
+
+/// Text that came with a message, fit to be shown.
+pub(super) fn reason(body: &[u8]) -> String {
+    const CHARS_MAX: usize = 2000;
+    let text = body
+        .get(godwit_migrate::handover::MESSAGE_BYTES..)
+        .unwrap_or(&[]);
+    let text = String::from_utf8_lossy(text);
+    let shown = text
+        .chars()
+        .filter(|char| *char == '\n' || !char.is_control());
+    shown.take(CHARS_MAX).collect()
+}
+
+/// A frame that does not belong here.
+pub(super) fn unexpected<S: Site, L: Link>(talk: &Talk<'_, S, L>, frame: &Frame) -> OperateError {
+    let kind = frame.kind.to_string();
+    talk.trouble(&format!("it sends a {kind} frame where none belongs"))
+}

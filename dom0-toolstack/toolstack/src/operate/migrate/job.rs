@@ -1,0 +1,199 @@
+//! Domains on the move, as the operator sees them.
+
+use crate::operate::OperateError;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use godwit_abi::DomainId;
+use godwit_migrate::precopy::Progress;
+
+/// Jobs that are over and still shown.
+const OVER_MAX: usize = 32;
+/// Lines kept of a job.
+const LINES_MAX: usize = 256;
+
+/// Which way a domain goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// To another host.
+    Out,
+    /// Here.
+    In,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// The other host is asked.
+    Check,
+    /// Memory goes over while the domain runs.
+    Copy,
+    /// The domain stands still; the rest goes over.
+    Stop,
+    /// Both sides compare.
+    Prove,
+    /// It is given up here and not yet known to run there.
+    HandOver,
+    /// What is left here is freed.
+    Clean,
+    /// Over.
+    Done,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Stage::Check => "check",
+            Stage::Copy => "copy",
+            Stage::Stop => "stop",
+            Stage::Prove => "prove",
+            Stage::HandOver => "hand over",
+            Stage::Clean => "clean",
+            Stage::Done => "done",
+        })
+    }
+}
+
+/// One move of one domain.
+pub struct Job {
+    /// Its number.
+    pub id: u32,
+    /// The domain's name.
+    pub name: String,
+    /// The other host, as it was named.
+    pub peer: String,
+    /// Which way.
+    pub direction: Direction,
+    /// When it began, by the host's clock, microseconds.
+    pub begun_us: u64,
+    domain: Cell<Option<DomainId>>,
+    stage: Cell<Stage>,
+    progress: Cell<Option<Progress>>,
+    cancelled: Cell<bool>,
+    lines: RefCell<Vec<String>>,
+    outcome: RefCell<Option<Result<String, String>>>,
+}
+
+impl Job {
+    /// How far it is.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// How far its copying is.
+    pub fn progress(&self) -> Option<Progress> {
+        self.progress.get()
+    }
+
+    /// How it ended, if it has.
+    pub fn outcome(&self) -> Option<Result<String, String>> {
+        self.outcome.borrow().clone()
+    }
+
+    /// What there was to tell, from line `from` on.
+    pub fn lines(&self, from: usize) -> Vec<String> {
+        let lines = self.lines.borrow();
+        lines.get(from..).unwrap_or_default().into()
+    }
+
+    /// Asks it to end. Nothing once the domain is given up.
+    pub fn cancel(&self) {
+        self.cancelled.set(true);
+    }
+
+    pub(super) fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
+    }
+
+    pub(super) fn concerns(&self, domain: DomainId) {
+        self.domain.set(Some(domain));
+    }
+
+    pub(super) fn advance(&self, progress: Progress) {
+        self.progress.set(Some(progress));
+    }
+
+    pub(super) fn tell(&self, line: String) {
+        let mut lines = self.lines.borrow_mut();
+        if lines.len() < LINES_MAX {
+            lines.push(line);
+        }
+    }
+
+    pub(super) fn check_cancelled(&self) -> Result<(), OperateError> {
+        match self.cancelled.get() {
+            true => Err(OperateError::Other("it was called off".into())),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn end(&self, outcome: Result<String, String>) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        self.stage.set(Stage::Done);
+        self.domain.set(None);
+    }
+}
+
+/// All jobs, those that are over included for a while.
+#[derive(Default)]
+pub struct Jobs {
+    all: RefCell<Vec<Rc<Job>>>,
+    last: Cell<u32>,
+}
+
+impl Jobs {
+    /// Begins one.
+    pub fn begin(&self, direction: Direction, name: &str, peer: &str, now_us: u64) -> Rc<Job> {
+        let id = self.last.get() + 1;
+        self.last.set(id);
+        let job = Rc::new(Job {
+            id,
+            name: name.into(),
+            peer: peer.into(),
+            direction,
+            begun_us: now_us,
+            domain: Cell::new(None),
+            stage: Cell::new(Stage::Check),
+            progress: Cell::new(None),
+            cancelled: Cell::new(false),
+            lines: RefCell::default(),
+            outcome: RefCell::default(),
+        });
+        let mut all = self.all.borrow_mut();
+        let over = |job: &Rc<Job>| job.stage() == Stage::Done;
+        while all.iter().filter(|job| over(job)).count() > OVER_MAX {
+            let oldest = all.iter().position(&over).expect("there are some");
+            all.remove(oldest);
+        }
+        all.push(Rc::clone(&job));
+        job
+    }
+
+    /// All that are known, oldest first.
+    pub fn all(&self) -> Vec<Rc<Job>> {
+        self.all.borrow().clone()
+    }
+
+    /// The one that moves a domain.
+    pub fn of(&self, domain: DomainId) -> Option<Rc<Job>> {
+        let all = self.all.borrow();
+        let job = all.iter().find(|job| job.domain.get() == Some(domain));
+        job.cloned()
+    }
+
+    /// Why nothing else may be done with a domain that moves.
+    pub fn why_not(&self, domain: DomainId) -> Option<OperateError> {
+        let job = self.of(domain)?;
+        let (to, peer) = match job.direction {
+            Direction::Out => ("to", &job.peer),
+            Direction::In => ("here from", &job.peer),
+        };
+        Some(OperateError::Other(format!(
+            "domain '{}' is being moved {to} {peer} (xl migrate-status; xl migrate-cancel {domain})",
+            job.name
+        )))
+    }
+}
