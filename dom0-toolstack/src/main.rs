@@ -23,6 +23,7 @@ mod mmio;
 mod nbd;
 mod net;
 mod pci;
+mod peers;
 mod ports;
 mod random;
 mod shell;

@@ -5,6 +5,7 @@ mod dirty_log;
 mod disks;
 mod domains;
 mod live;
+mod moves;
 mod typed;
 mod waiting;
 
@@ -17,6 +18,7 @@ use crate::hypercall::HYPERCALLS;
 use crate::memory::HostMemory;
 use crate::nbd::Exports;
 use crate::net::{self, Net, Network, ping::ping};
+use crate::peers::{self, Hosts};
 use crate::site::{ThisHost, Tools};
 use crate::start::Boot;
 use crate::stores::HostStores;
@@ -51,6 +53,8 @@ struct Shell {
     /// From the boot loader to the first prompt.
     boot_ticks: u64,
     guest_output: EventPort,
+    hosts: Hosts,
+    spawner: Spawner,
 }
 
 /// Brings up the network, then serves the operator for ever.
@@ -85,7 +89,7 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
         panic!("bind the events of guests' devices: {status}");
     }
     let stores = HostStores::open(&disks, Exports::new(network, spawner)).await;
-    let site = ThisHost::new(guests, stores, Rc::clone(&networks));
+    let site = ThisHost::new(&boot.options.name, guests, stores, Rc::clone(&networks));
     let tools = Box::leak(Box::new(Toolstack::new(site, boot.modules)));
     match tools.recover().await {
         Ok(told) => told.iter().for_each(|what| log::info!("{what}")),
@@ -94,6 +98,12 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
     for problem in tools.load_hosts().await {
         log::warn!("{problem}");
     }
+    let hosts = Hosts {
+        tools,
+        network,
+        plaintext: boot.options.plaintext,
+    };
+    peers::start(hosts, spawner);
     tools.look().await;
     let first = boot.restarts == 0;
     let attend = domains::attend(tools, domain_state, first);
@@ -108,6 +118,8 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
         boot_tsc: boot.boot_tsc,
         boot_ticks: 0,
         guest_output,
+        hosts,
+        spawner,
     };
     shell.serve().await
 }
@@ -197,6 +209,12 @@ impl Shell {
             }
             Effect::AwaitEnd(domain) => self.await_end(domain).await,
             Effect::AwaitMemory(domain) => self.await_memory(domain).await,
+            Effect::Migrate {
+                domain,
+                name,
+                peer,
+                options,
+            } => self.migrate(domain, &name, &peer, options).await,
             Effect::DirtyRate { domain, seconds } => self.dirty_rate(domain, seconds).await,
             Effect::DirtyLog { domain, options } => self.dirty_log(domain, options).await,
             Effect::Top {

@@ -1,12 +1,14 @@
 //! This host, as the toolstack knows it.
 
 use crate::guest::{Devices, Guests};
+use crate::heap;
 use crate::hypercall::Host;
 use crate::random;
 use crate::stores::HostStores;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use embassy_time::{Instant, Timer};
 use godwit_backends::network::networks::Networks;
 use godwit_backends::storage::fat::FatError;
 use godwit_backends::storage::files;
@@ -18,6 +20,7 @@ pub(crate) type Tools = Toolstack<ThisHost>;
 
 /// This host.
 pub(crate) struct ThisHost {
+    name: String,
     hypervisor: Host,
     devices: Devices,
     stores: Rc<HostStores>,
@@ -26,9 +29,15 @@ pub(crate) struct ThisHost {
 
 impl ThisHost {
     /// There is one.
-    pub(crate) fn new(guests: &'static Guests, stores: HostStores, networks: Rc<Networks>) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        guests: &'static Guests,
+        stores: HostStores,
+        networks: Rc<Networks>,
+    ) -> Self {
         let stores = Rc::new(stores);
         Self {
+            name: name.to_string(),
             hypervisor: Host,
             devices: Devices::new(guests, Rc::clone(&stores), networks),
             files: HostFiles {
@@ -44,6 +53,10 @@ impl Site for ThisHost {
     type Devices = Devices;
     type Files = HostFiles;
     type Stores = HostStores;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
 
     fn hypervisor(&self) -> &Host {
         &self.hypervisor
@@ -67,6 +80,18 @@ impl Site for ThisHost {
 
     fn random(&self) -> [u8; 16] {
         random::bytes()
+    }
+
+    fn now_us(&self) -> u64 {
+        Instant::now().as_micros()
+    }
+
+    async fn sleep_until(&self, us: u64) {
+        Timer::at(Instant::from_micros(us)).await;
+    }
+
+    fn spare_bytes(&self) -> u64 {
+        heap::spare_bytes()
     }
 }
 

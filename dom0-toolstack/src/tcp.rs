@@ -59,6 +59,37 @@ impl TcpStream {
             Err(error) => Err(format!("connect to {address} port {port}: {error:?}")),
         }
     }
+
+    /// Waits for a connection to `port`. Gives it and who made it. An error in words.
+    pub(crate) async fn accept(stack: Stack<'static>, port: u16) -> Result<(Self, String), String> {
+        let mut stream = Self::new(stack);
+        match stream.socket.accept(port).await {
+            Ok(()) => {
+                let from = stream.socket.remote_endpoint();
+                let from = from.map_or_else(String::new, |from| format!("{}", from.addr));
+                Ok((stream, from))
+            }
+            Err(error) => Err(format!("{error:?}")),
+        }
+    }
+
+    /// Waits for bytes and takes some; 0 at the end of the other side. An error in words.
+    pub(crate) async fn receive(&mut self, out: &mut [u8]) -> Result<usize, String> {
+        let read = self.socket.read(out).await;
+        read.map_err(|error| format!("receive: {error:?}"))
+    }
+
+    /// Takes some of `bytes` to be sent. An error in words.
+    pub(crate) async fn transmit(&mut self, bytes: &[u8]) -> Result<usize, String> {
+        let written = self.socket.write(bytes).await;
+        written.map_err(|error| format!("send: {error:?}"))
+    }
+
+    /// Waits until everything was acknowledged. An error in words.
+    pub(crate) async fn drained(&mut self) -> Result<(), String> {
+        let flushed = self.socket.flush().await;
+        flushed.map_err(|error| format!("send: {error:?}"))
+    }
 }
 
 impl Drop for TcpStream {

@@ -213,6 +213,10 @@ impl DeviceHost for Devices {
         }
     }
 
+    fn announce(&self, domain: DomainId) {
+        self.guests.announce(domain);
+    }
+
     fn dirty_track(&self, domain: DomainId, on: bool) {
         self.guests.track(domain, on);
     }

@@ -42,7 +42,10 @@ const WATCHDOG: Duration = Duration::from_millis(100);
 const WATCHDOG_ALERT: Duration = Duration::from_millis(10);
 
 /// Ports on which dom0's own services are: not to be forwarded to guests.
-const LISTENING: [(Protocol, u16); 1] = [(Protocol::Tcp, echo::PORT)];
+const LISTENING: [(Protocol, u16); 2] = [
+    (Protocol::Tcp, echo::PORT),
+    (Protocol::Tcp, godwit_toolstack::hosts::MIGRATION_PORT),
+];
 
 /// dom0's own network, if there is a card, and those of guests, which there are in any case.
 pub(crate) struct Net {

@@ -96,6 +96,7 @@ pub enum Command {
     Store(StoreCommand),
     /// Something about this host's key or the hosts it knows.
     Host(HostCommand),
+    MigrateStatus,
     SchedCredit2(SchedulerSet),
     DebugKeys {
         keys: Vec<u8>,

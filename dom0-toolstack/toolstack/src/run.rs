@@ -10,6 +10,7 @@ use crate::editor::Completion;
 use crate::host::Hypervisor;
 use crate::modules;
 use crate::names::{self, id_of, resolve};
+use crate::operate::migrate::MoveOptions;
 use crate::operate::{OperateError, Toolstack};
 use crate::show::{self, Stream, Tail};
 use crate::site::Site;
@@ -56,6 +57,18 @@ pub enum Effect {
         domain: DomainId,
         /// How.
         options: DirtyLogOptions,
+    },
+    /// Move a domain with a job of [`Toolstack::jobs`] and [`Toolstack::migrate`], showing the job's lines;
+    /// Ctrl-C calls it off.
+    Migrate {
+        /// The domain.
+        domain: DomainId,
+        /// Its name.
+        name: String,
+        /// The other host.
+        peer: String,
+        /// How.
+        options: MoveOptions,
     },
     /// Show `xl top` with a [`show::TopState`] until [`show::ends_top`].
     Top {
@@ -148,6 +161,10 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
         Command::List { long, domain } => domains::list(toolstack, long, domain),
         Command::VcpuList { domain } => vcpu_list(hypervisor, domain),
         Command::DomainUptime { domain } => domains::uptime(toolstack, domain),
+        Command::MigrateStatus => {
+            let now_us = toolstack.site.now_us();
+            print(show::moves(&toolstack.jobs.all(), now_us))
+        }
         Command::SchedCredit2(set) => domains::sched_credit2(toolstack, set),
         Command::Create {
             config,

@@ -4,6 +4,7 @@ mod console;
 mod disks;
 mod info;
 mod list;
+mod moves;
 mod top;
 
 pub use console::{
@@ -12,4 +13,5 @@ pub use console::{
 pub use disks::{DiskRow, disk_dump, disk_list};
 pub use info::{info, uptime};
 pub use list::{list, list_long, sched_credit2, uuid_text, vcpu_list};
+pub use moves::moves;
 pub use top::{Snapshot, TopState};

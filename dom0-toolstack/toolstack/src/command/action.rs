@@ -2,6 +2,7 @@
 
 use crate::config::{Disk, DiskTarget, Vif};
 use crate::hosts::KnownHost;
+use crate::operate::migrate::MoveOptions;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -60,6 +61,12 @@ pub enum Action {
         target: DiskTarget,
         after: AfterSave,
     },
+    /// To the host of a name or address.
+    Migrate {
+        peer: String,
+        options: MoveOptions,
+    },
+    MigrateCancel,
     DomId,
     DomName,
     ConfigList,

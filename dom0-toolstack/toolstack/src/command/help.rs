@@ -5,6 +5,9 @@ use crate::table::pad_right;
 use alloc::format;
 use alloc::string::String;
 
+/// A usage that is longer goes on in another line.
+const COLUMNS: usize = 90;
+
 /// The list of all commands, one line each.
 pub fn overview() -> String {
     let mut out = String::new();
@@ -31,19 +34,30 @@ pub fn of(spec: &Spec) -> String {
     out
 }
 
-/// The usage line, ended by a newline.
+/// The usage, in full lines.
 pub fn usage(spec: &Spec) -> String {
     let mut out = format!("usage: {}", spec.name);
-    for option in spec.options {
-        out.push_str(&format!(" [{}]", option_names(option)));
-    }
-    for argument in spec.arguments {
+    let mut column = out.len();
+    let options = spec
+        .options
+        .iter()
+        .map(|option| format!("[{}]", option_names(option)));
+    let arguments = spec.arguments.iter().map(|argument| {
         let name = argument.name;
-        out.push_str(&match argument.count {
-            Count::One => format!(" {name}"),
-            Count::Optional => format!(" [{name}]"),
-            Count::Any => format!(" [{name}...]"),
-        });
+        match argument.count {
+            Count::One => name.into(),
+            Count::Optional => format!("[{name}]"),
+            Count::Any => format!("[{name}...]"),
+        }
+    });
+    for word in options.chain(arguments) {
+        if column + word.len() >= COLUMNS {
+            out.push_str("\n      ");
+            column = 6;
+        }
+        column += word.len() + 1;
+        out.push(' ');
+        out.push_str(&word);
     }
     out.push('\n');
     out

@@ -6,6 +6,7 @@ mod devices;
 mod domains;
 mod host;
 mod hosts;
+mod moves;
 mod stores;
 
 use super::arguments::{Arguments, usage_error};
@@ -144,6 +145,7 @@ const ANY_DOMAIN: Argument = argument("DOMAIN", Kind::Domain, Count::Optional);
 pub fn specs() -> impl Iterator<Item = &'static Spec> + Clone {
     let groups = [
         domains::SPECS,
+        moves::SPECS,
         devices::SPECS,
         stores::SPECS,
         hosts::SPECS,
@@ -171,7 +173,6 @@ pub static LATER: &[&str] = &[
     "cpupool-create",
     "cpupool-list",
     "dump-core",
-    "migrate",
     "migrate-receive",
     "pci-attach",
     "pci-detach",

@@ -40,8 +40,6 @@ use alloc::string::String;
 use godwit_migrate::link::Link;
 use godwit_migrate::precopy::{Goals, OnMiss};
 
-/// TCP port on which hosts take domains in; Xen's, too.
-pub const PORT: u16 = 8002;
 /// Longest downtime unless something else is asked for, microseconds.
 pub const DOWNTIME_US: u64 = 300_000;
 

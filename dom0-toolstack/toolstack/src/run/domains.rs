@@ -5,6 +5,7 @@ use crate::command::{Action, AfterSave, ConsoleKind, SchedulerSet};
 use crate::config::{Attachment, Mac};
 use crate::host::Hypervisor;
 use crate::names::{id_of, resolve};
+use crate::operate::migrate::Stage;
 use crate::operate::{Created, OperateError, Toolstack};
 use crate::registry::Entry;
 use crate::show::{self, DeviceTail, Stream, Tail};
@@ -82,8 +83,14 @@ pub(super) async fn answer<S: Site>(
     let domain = id_of(info);
     match action {
         Action::Destroy => toolstack.destroy(domain).await?,
-        Action::Pause => hypervisor.domain_pause(domain)?,
-        Action::Unpause => hypervisor.domain_unpause(domain)?,
+        Action::Pause => {
+            stays(toolstack, domain)?;
+            hypervisor.domain_pause(domain)?;
+        }
+        Action::Unpause => {
+            stays(toolstack, domain)?;
+            hypervisor.domain_unpause(domain)?;
+        }
         Action::Console { kind, follow } => return console(toolstack, domain, kind, follow),
         Action::Shutdown { again, wait } => {
             toolstack.ask_to_end(domain, again)?;
@@ -100,6 +107,20 @@ pub(super) async fn answer<S: Site>(
             };
             return print(format!("{saved}{then}\n"));
         }
+        Action::Migrate { peer, options } => {
+            if domain == DomainId::CONTROL {
+                let what = "the control domain does not move\n".into();
+                return Ok(Effect::Fail(what));
+            }
+            let name = text(&info.name).into();
+            return Ok(Effect::Migrate {
+                domain,
+                name,
+                peer,
+                options,
+            });
+        }
+        Action::MigrateCancel => migrate_cancel(toolstack, domain)?,
         Action::DomId => return print(format!("{domain}\n")),
         Action::DomName => return print(format!("{}\n", text(&info.name))),
         Action::ConfigList => return print(known(toolstack, domain)?.config.render()),
@@ -138,6 +159,27 @@ pub(super) async fn answer<S: Site>(
         }
     }
     print(String::new())
+}
+
+/// Refuses a domain that moves.
+fn stays<S: Site>(toolstack: &Toolstack<S>, domain: DomainId) -> Result<(), OperateError> {
+    toolstack.jobs.why_not(domain).map_or(Ok(()), Err)
+}
+
+/// `xl migrate-cancel`.
+fn migrate_cancel<S: Site>(toolstack: &Toolstack<S>, domain: DomainId) -> Result<(), OperateError> {
+    let other = |what: &str| Err(OperateError::Other(what.into()));
+    let Some(job) = toolstack.jobs.of(domain) else {
+        return other("it is not on the move");
+    };
+    match job.stage() {
+        Stage::Check | Stage::Copy | Stage::Stop | Stage::Prove => job.cancel(),
+        Stage::HandOver => {
+            return other("it is given up already: only the other host can bring it back");
+        }
+        Stage::Clean | Stage::Done => return other("it has moved already"),
+    }
+    Ok(())
 }
 
 fn known<S: Site>(toolstack: &Toolstack<S>, domain: DomainId) -> Result<Entry, OperateError> {

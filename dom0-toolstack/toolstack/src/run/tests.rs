@@ -86,7 +86,11 @@ fn creating_checks_names_and_says_why_not() {
         error.contains("setting 1:1:1: unknown key 'nmae': did you mean 'name'?"),
         "{error}"
     );
-    assert!(failed(&host, "xl migrate web b").starts_with("not implemented: xl migrate"));
+    let planned = failed(&host, "xl migrate --dry-run web b");
+    assert!(planned.starts_with("not implemented: xl migrate --dry-run"));
+    assert!(failed(&host, "xl migrate Domain-0 b").contains("does not move"));
+    assert!(failed(&host, "xl migrate-cancel web").contains("not on the move"));
+    assert_eq!(printed(&host, "xl migrate-status"), "no domain has moved\n");
 }
 
 #[test]

@@ -104,6 +104,16 @@ impl Job {
         self.cancelled.set(true);
     }
 
+    /// Whether it can still be called off.
+    pub fn is_open(&self) -> bool {
+        self.stage() < Stage::HandOver
+    }
+
+    /// Ends it before it has begun.
+    pub fn give_up(&self, why: String) {
+        self.end(Err(why));
+    }
+
     pub(super) fn enter(&self, stage: Stage) {
         self.stage.set(stage);
     }

@@ -175,10 +175,10 @@ fn world() -> World {
                 let pattern = |at: usize| (page as usize * at >> 3) as u8;
                 *domain.pages.get_mut(&page).unwrap() = (0..4096).map(pattern).collect();
             }
-            (400..410).for_each(|page| assert!(domain.pages.remove(&page).is_some()));
-            domain.info.memory_pages -= 10;
         })
         .unwrap();
+    let given_back: Vec<u64> = (400..410).collect();
+    host(&here).memory_release(domain, &given_back).unwrap();
     World {
         here,
         there,
@@ -380,7 +380,8 @@ fn everything_that_is_in_the_way_is_said_at_once_and_nothing_happens() {
     for what in [
         "there is a domain 'n' already",
         "MiB are needed",
-        "this mac",
+        "is in use",
+        "this port",
     ] {
         assert!(error.contains(what), "{error}");
     }
@@ -479,7 +480,7 @@ fn a_writer_that_never_rests_is_dealt_with_as_asked() {
 fn wherever_the_link_is_cut_one_copy_runs() {
     let whole = {
         let world = world();
-        world.migrate(World::options(), |_| {}).unwrap();
+        world.migrate(MoveOptions::default(), |_| {}).unwrap();
         world.wire.weather.writes.get()
     };
     let mut moved = 0;
@@ -488,7 +489,7 @@ fn wherever_the_link_is_cut_one_copy_runs() {
         let weather = Rc::clone(&world.wire.weather);
         weather.left.set(Some(cut));
         let mut down = 0;
-        let _ = world.migrate(World::options(), |_| {
+        let _ = world.migrate(MoveOptions::default(), |_| {
             down += u32::from(weather.is_down.get());
             // It heals after a while.
             if down == 40_000 {
@@ -509,7 +510,7 @@ fn whatever_call_fails_one_copy_runs() {
     let calls = |which: fn(&World) -> usize| {
         let world = world();
         let before = which(&world);
-        world.migrate(World::options(), |_| {}).unwrap();
+        world.migrate(MoveOptions::default(), |_| {}).unwrap();
         which(&world) - before
     };
     let here = calls(|world| host(&world.here).state.borrow().calls);
@@ -520,27 +521,27 @@ fn whatever_call_fails_one_copy_runs() {
     for nth in 0..here {
         let world = world();
         host(&world.here).fail_call(nth, Status::NoMemory);
-        let _ = world.migrate(World::options(), |_| {});
+        let _ = world.migrate(MoveOptions::default(), |_| {});
         world.only_one_runs(&std::format!("call {nth} here"));
     }
     for nth in 0..there {
         let world = world();
         host(&world.there).fail_call(nth, Status::NoMemory);
-        let _ = world.migrate(World::options(), |_| {});
+        let _ = world.migrate(MoveOptions::default(), |_| {});
         world.only_one_runs(&std::format!("call {nth} there"));
     }
     for nth in 0..devices_here {
         let world = world();
         let now = world.here.site.devices.calls.get();
         world.here.site.devices.fail.set(Some(now + nth));
-        let _ = world.migrate(World::options(), |_| {});
+        let _ = world.migrate(MoveOptions::default(), |_| {});
         world.only_one_runs(&std::format!("device call {nth} here"));
     }
     for nth in 0..devices_there {
         let world = world();
         let now = world.there.site.devices.calls.get();
         world.there.site.devices.fail.set(Some(now + nth));
-        let _ = world.migrate(World::options(), |_| {});
+        let _ = world.migrate(MoveOptions::default(), |_| {});
         world.only_one_runs(&std::format!("device call {nth} there"));
     }
 }
