@@ -142,8 +142,8 @@ impl<S: Site> Toolstack<S> {
         job.concerns(domain);
         job.enter(Stage::HandOver);
         let settled = self.settle_kept(peers, &job, domain, &kept).await;
-        let said = settled.as_ref().map(String::clone);
-        job.end(said.map_err(ToString::to_string));
+        let said = settled.clone();
+        job.end(said.map_err(|error| error.to_string()));
         settled
     }
 

@@ -56,8 +56,8 @@ impl<S: Site> Toolstack<S> {
         options: MoveOptions,
     ) -> Result<String, OperateError> {
         let moved = self.migrate_out(peers, job, domain, options).await;
-        let said = moved.as_ref().map(String::clone);
-        job.end(said.map_err(ToString::to_string));
+        let said = moved.clone();
+        job.end(said.map_err(|error| error.to_string()));
         moved
     }
 

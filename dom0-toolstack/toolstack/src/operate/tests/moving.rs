@@ -172,7 +172,7 @@ fn world() -> World {
         .with(domain, |domain| {
             domain.platform = platform();
             for page in (20..500).step_by(3) {
-                let pattern = |at: usize| (page as usize * at >> 3) as u8;
+                let pattern = |at: usize| ((page as usize * at) >> 3) as u8;
                 *domain.pages.get_mut(&page).unwrap() = (0..4096).map(pattern).collect();
             }
         })

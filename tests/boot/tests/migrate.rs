@@ -1,0 +1,165 @@
+//! A running Linux guest is moved from one host to the other and back, goes on counting, and checks
+//! its own memory all along; when the link is cut or a host dies on the way it goes on where it was.
+
+use anyhow::{Result, ensure};
+use godwit_boot_tests::guest::{fact, state};
+use godwit_boot_tests::linux::{BOOT_TIMEOUT, LinuxGuest};
+use godwit_boot_tests::{HOST, OTHER, ping_until_clean};
+use godwit_harness::{
+    Emulator, Flavour, GuestKernel, Host, HostConfig, Image, Link, Network, PortKind, Ramdisk,
+};
+use std::time::{Duration, Instant};
+
+/// For a move, on QEMU.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(120);
+/// For the guest to write another line.
+const LINE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a host waits for another that says nothing, and some more.
+const SILENCE: Duration = Duration::from_secs(60);
+const LOOK_PERIOD: Duration = Duration::from_millis(300);
+
+const GUEST: LinuxGuest<'static> = LinuxGuest {
+    name: "lin",
+    vcpus: 1,
+    memory_mib: 96,
+    words: "godwit.run=guest,dirty,mib=4,rate=100,heartbeat=0",
+    settings: "",
+};
+
+/// Two hosts that trust whoever asks in clear, the first with the guest's kernel.
+struct Pair {
+    hosts: [Host; 2],
+    link: Link,
+}
+
+fn boot(label: &str, emulators: [Emulator; 2]) -> Result<Pair> {
+    let kernel = GuestKernel::fetch(Flavour::Cloud)?;
+    let ramdisk = Ramdisk::new(&kernel)?.write(label)?;
+    let link = Link::start(&emulators.map(PortKind::from), 1)?;
+    let start = |index: usize, name: &str, address| {
+        let label = format!("{label}-{name}");
+        let mut image = Image::new(&label, name)?
+            .address(&format!("{address}/24"))
+            .dom0_options("migrate=plaintext");
+        if index == 0 {
+            image = image
+                .module("linux", kernel.image())
+                .module("initrd", &ramdisk);
+        }
+        let config = HostConfig::new(emulators[index], &image.write()?, &label)
+            .memory_mib(512)
+            .mac_suffix(index as u8 + 1)
+            .network(Network::Link(link.port(index)));
+        Host::boot(&config)
+    };
+    let mut hosts = [start(0, "host-a", HOST)?, start(1, "host-b", OTHER)?];
+    for host in &mut hosts {
+        host.wait_prompt()?;
+    }
+    ping_until_clean(&mut hosts[0], OTHER)?;
+    Ok(Pair { hosts, link })
+}
+
+/// The number of pages that the guest says it has written by now, once it says another one.
+fn written(host: &mut Host, since: u64) -> Result<u64> {
+    let deadline = Instant::now() + LINE_TIMEOUT * host.emulator().slowness();
+    loop {
+        let said = host.command("xl console -n lin")?;
+        ensure!(!said.contains("BAD"), "the guest found a bad page:\n{said}");
+        let totals = said.lines().filter(|line| line.starts_with("D t="));
+        ensure!(
+            totals.clone().all(|line| line.ends_with("bad=0")),
+            "bad pages:\n{said}"
+        );
+        let total = totals
+            .filter_map(|line| line.split_once("total=")?.1.split_once(' ')?.0.parse().ok())
+            .next_back()
+            .unwrap_or(0);
+        if total > since {
+            return Ok(total);
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the guest says nothing more:\n{said}"
+        );
+        std::thread::sleep(LOOK_PERIOD);
+    }
+}
+
+fn free_mib(host: &mut Host) -> Result<u64> {
+    Ok(fact(&host.command("xl info")?, "free_memory")?.parse()?)
+}
+
+/// Moves the guest and watches it count on; returns what the command said.
+fn migrate(from: &mut Host, to: &mut Host, options: &str, address: &str) -> Result<String> {
+    let before = written(from, 0)?;
+    let line = format!("xl migrate {options} lin plaintext:{address}");
+    let timeout = MOVE_TIMEOUT * from.emulator().slowness();
+    let said = from.console().command(&line, timeout)?;
+    ensure!(said.contains("moved domain 'lin'"), "{line}:\n{said}");
+    ensure!(state(from, "lin")?.is_none(), "it is still listed");
+    let after = written(to, before)?;
+    written(to, after)?;
+    Ok(said)
+}
+
+/// There and back, the second time with all memory compared while it stands still.
+fn there_and_back(label: &str, emulators: [Emulator; 2]) -> Result<()> {
+    let Pair {
+        hosts: [mut a, mut b],
+        link: _link,
+    } = boot(label, emulators)?;
+    let free = [free_mib(&mut a)?, free_mib(&mut b)?];
+    GUEST.create(&mut a)?;
+    GUEST.console_until(&mut a, "D t=", BOOT_TIMEOUT)?;
+    migrate(&mut a, &mut b, "", &OTHER.to_string())?;
+    migrate(&mut b, &mut a, "--verify", &HOST.to_string())?;
+    let status = a.command("xl migrate-status")?;
+    ensure!(status.contains("moved"), "{status}");
+    GUEST.clear(&mut a)?;
+    let now = [free_mib(&mut a)?, free_mib(&mut b)?];
+    ensure!(free == now, "memory is left over: {free:?}, now {now:?}");
+    Ok(())
+}
+
+#[test]
+fn migrate_qemu() -> Result<()> {
+    there_and_back("migrate-qemu", [Emulator::Qemu; 2])
+}
+
+#[test]
+fn migrate_cut_qemu() -> Result<()> {
+    let Pair {
+        hosts: [mut a, mut b],
+        link,
+    } = boot("migrate-cut-qemu", [Emulator::Qemu; 2])?;
+    let free = free_mib(&mut b)?;
+    GUEST.create(&mut a)?;
+    GUEST.console_until(&mut a, "D t=", BOOT_TIMEOUT)?;
+    let before = written(&mut a, 0)?;
+    // Slow enough to be cut on the way.
+    let line = format!("xl migrate --bandwidth=1 lin plaintext:{OTHER}");
+    a.console().send_line(&line)?;
+    let deadline = Instant::now() + MOVE_TIMEOUT;
+    while state(&mut b, "lin")?.is_none() {
+        ensure!(Instant::now() < deadline, "nothing arrives");
+    }
+    let refused = b.command("xl destroy lin")?;
+    ensure!(refused.contains("is being moved here"), "{refused}");
+    link.cut();
+    let said = a.console().expect_prompt(SILENCE * 2)?;
+    ensure!(said.contains("domain 'lin' was not moved"), "{said}");
+    let after = written(&mut a, before)?;
+    written(&mut a, after)?;
+    let deadline = Instant::now() + SILENCE * 2;
+    while state(&mut b, "lin")?.is_some() {
+        ensure!(Instant::now() < deadline, "it is never given up there");
+        std::thread::sleep(LOOK_PERIOD);
+    }
+    ensure!(free == free_mib(&mut b)?, "memory is left over");
+    // When they find each other again it moves all the same.
+    link.restore();
+    ping_until_clean(&mut a, OTHER)?;
+    migrate(&mut a, &mut b, "", &OTHER.to_string())?;
+    Ok(())
+}
