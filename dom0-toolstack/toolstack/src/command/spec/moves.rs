@@ -1,6 +1,7 @@
 //! Commands that move domains between hosts.
 
 use super::*;
+use crate::hosts::link::PLAINTEXT_PREFIX;
 use crate::operate::migrate::{DOWNTIME_US, MoveOptions};
 use alloc::format;
 use alloc::string::String;
@@ -15,18 +16,19 @@ const BANDWIDTH_MIB_MAX: u32 = 1 << 20;
 
 #[rustfmt::skip]
 pub(super) static SPECS: &[Spec] = &[
-    spec("xl migrate", &[DOMAIN, argument("HOST", Kind::Text, Count::One)],
+    spec("xl migrate", &[DOMAIN, argument("HOST", Kind::Host, Count::One)],
         &[option('t', "max-downtime", "MS", Kind::Text, "longest time it may stand still (300)"),
           option('d', "deadline", "S", Kind::Text, "seconds after which it is stopped at the latest"),
           option('o', "on-miss", "WHAT", Kind::Text, "if that fails: throttle, pause, abort, postcopy"),
           option('b', "bandwidth", "MIB", Kind::Text, "most MiB a second on the network"),
           flag('s', "stop-and-copy", "pause it first, then send everything"),
           flag('v', "verify", "compare all memory again while it stands still"),
+          flag('p', "plaintext", "do not encrypt; the host must be booted with migrate=plaintext"),
           flag('n', "dry-run", "say what would be done")],
         ["move a domain to another host while it runs",
-         "HOST is the name or address of another Godwit host. Whatever fails, the domain runs on one\n\
-          of the two. Ctrl-C calls it off. throttle slows the domain's writes down, pause stops it\n\
-          however long that takes, abort leaves it here. Its disks must be nbd:// exports.\n"],
+         "HOST is one that xl host-list shows (xl host-add adds one), with --plaintext also an address.\n\
+          Whatever fails, the domain runs on one of the two. Ctrl-C calls it off. throttle slows its\n\
+          writes down, pause stops it however long that takes, abort leaves it here. Its disks must be nbd:// exports.\n"],
         migrate),
     spec("xl migrate-status", &[], &[],
         ["domains on the move, and those that have moved lately", ""],
@@ -67,7 +69,11 @@ fn migrate(spec: &'static Spec, arguments: Arguments) -> Result<Command, Command
         stop_and_copy: arguments.has('s'),
         verify: arguments.has('v'),
     };
-    let [domain, peer]: [String; 2] = arguments.all();
+    let plaintext = arguments.has('p');
+    let [domain, mut peer]: [String; 2] = arguments.all();
+    if plaintext && !peer.starts_with(PLAINTEXT_PREFIX) {
+        peer = format!("{PLAINTEXT_PREFIX}{peer}");
+    }
     let action = Action::Migrate { peer, options };
     Ok(Command::Domain { domain, action })
 }

@@ -1,0 +1,59 @@
+//! Who may send a domain to whom: hosts that do not know each other refuse by name, those that their
+//! operators have introduced meet encrypted, and nothing comes in clear unasked.
+
+use anyhow::{Context, Result, ensure};
+use godwit_boot_tests::guest::{console_until, create, state};
+use godwit_boot_tests::{HOST, OTHER, boot_two, ping_until_clean};
+use godwit_harness::{Emulator, Host};
+use std::time::Duration;
+
+/// For one command that talks to the other host.
+const TALK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The fingerprint that a host shows of itself.
+fn fingerprint(host: &mut Host) -> Result<String> {
+    let said = host.command("xl host-key")?;
+    let line = said
+        .lines()
+        .find_map(|line| line.strip_prefix("fingerprint"));
+    let value = line.and_then(|line| line.split_once(": "));
+    let (_, value) = value.with_context(|| format!("no fingerprint:\n{said}"))?;
+    Ok(value.trim().into())
+}
+
+fn moving_says(host: &mut Host, arguments: &str, wanted: &str) -> Result<()> {
+    let line = format!("xl migrate {arguments}");
+    let said = host.console().command(&line, TALK_TIMEOUT)?;
+    ensure!(said.contains(wanted), "{line}, wanted '{wanted}':\n{said}");
+    Ok(())
+}
+
+#[test]
+fn migrate_between_known_hosts_qemu() -> Result<()> {
+    let ([mut a, mut b], _link) = boot_two("known-hosts", [Emulator::Qemu; 2])?;
+    ping_until_clean(&mut a, OTHER)?;
+    create(&mut a, "m", "spin")?;
+    console_until(&mut a, "m", "MICRO spin ENDLESS")?;
+    moving_says(&mut a, "m host-b", "no host 'host-b'")?;
+    let refused = "it takes only encrypted connections";
+    moving_says(&mut a, &format!("--plaintext m {OTHER}"), refused)?;
+    let (of_a, of_b) = (fingerprint(&mut a)?, fingerprint(&mut b)?);
+    ensure!(of_a != of_b, "both hosts have the key {of_a}");
+    a.command(&format!("xl host-add host-b {OTHER} {of_a}"))?;
+    let own = a.command("xl host-list")?;
+    ensure!(!own.contains(&of_a), "a host added itself:\n{own}");
+    // Somebody else's fingerprint.
+    let wrong: String = of_b.chars().rev().collect();
+    a.command(&format!("xl host-add host-b {OTHER} {wrong}"))?;
+    moving_says(&mut a, "m host-b", "wrong key: ")?;
+    a.command("xl host-remove host-b")?;
+    a.command(&format!("xl host-add host-b {OTHER} {of_b}"))?;
+    moving_says(&mut a, "m host-b", "it does not know this host")?;
+    ensure!(state(&mut a, "m")?.is_some(), "refused, and gone");
+    ensure!(state(&mut b, "m")?.is_none(), "refused, and there");
+    b.command(&format!("xl host-add host-a {HOST} {of_a}"))?;
+    moving_says(&mut a, "m host-b", "moved domain 'm'")?;
+    ensure!(state(&mut a, "m")?.is_none(), "moved, and still here");
+    ensure!(state(&mut b, "m")?.is_some(), "moved, and not there");
+    Ok(())
+}
