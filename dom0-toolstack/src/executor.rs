@@ -1,18 +1,24 @@
 //! The executor's loop: poll the tasks that are awake, then sleep in the hypervisor until an event
-//! port is pending or a timer is due.
+//! port is pending, a timer is due, or a guest's access to a device waits. An access is answered there
+//! and then, and the answer goes with the next call: a guest stands still for as long as it takes.
 //!
 //! Invariant: nothing interrupts dom0. It runs with interrupts off on one vCPU, the hypervisor
 //! injects nothing into it, and exception handlers do not return. So a critical section has nothing
 //! to keep out, and events are seen only in [`run`].
 
 use crate::{clock, hypercall};
+use core::cell::Cell;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::task::Poll;
 use embassy_executor::{Spawner, raw};
 use embassy_sync::waitqueue::AtomicWaker;
-use godwit_abi::{Port, Status};
+use godwit_abi::{
+    Answered, DeviceRequest, DomainId, Port, SERVED_PORTS_MAX, SERVED_REQUEST, Served, Status,
+    VcpuIndex,
+};
 use hypercall::HYPERCALLS;
+use zerocopy::FromZeros;
 
 /// The most event ports in use at a time.
 const PORTS_MAX: usize = 64;
@@ -88,14 +94,71 @@ pub(crate) async fn after_events() {
     embassy_futures::yield_now().await;
 }
 
+/// Who answers guests' accesses to their devices.
+pub(crate) trait Serve {
+    /// Makes the access. Returns the value of a read.
+    fn answer(&self, request: &DeviceRequest) -> u64;
+}
+
+/// [`Serve`], once there is one.
+struct Server(Cell<Option<&'static dyn Serve>>);
+
+// SAFETY: dom0 has one vCPU and nothing interrupts it (module head): there is no other thread.
+unsafe impl Sync for Server {}
+
+static SERVER: Server = Server(Cell::new(None));
+
+/// From now on `server` answers. Nobody is answered before.
+pub(crate) fn serve(server: &'static dyn Serve) {
+    SERVER.0.set(Some(server));
+}
+
 /// Waits for events until the TSC reaches `deadline_tsc` (0: only looks) and wakes their tasks.
 fn sleep(deadline_tsc: u64) {
-    let mut ports = [0u32; PORTS_MAX];
-    let count = HYPERCALLS
-        .wait(deadline_tsc, ports.as_mut_ptr() as u64, PORTS_MAX as u64)
-        .unwrap_or_else(|status| panic!("wait: {status}"));
+    match SERVER.0.get() {
+        Some(server) => sleep_serving(deadline_tsc, server),
+        None => {
+            let mut ports = [0u32; SERVED_PORTS_MAX];
+            let count = HYPERCALLS
+                .wait(deadline_tsc, ports.as_mut_ptr() as u64, ports.len() as u64)
+                .unwrap_or_else(|status| panic!("wait: {status}"));
+            wake(&ports, count as usize);
+        }
+    }
     LOOKS.fetch_add(1, Ordering::Relaxed);
-    for port in &ports[..(count as usize).min(PORTS_MAX)] {
+}
+
+/// As `sleep`. Answers accesses until something else is to be done.
+fn sleep_serving(deadline_tsc: u64, server: &dyn Serve) {
+    let mut served = Served::new_zeroed();
+    let (mut answered, mut value) = (Answered(None), 0);
+    loop {
+        let address = (&raw mut served) as u64;
+        let brought = HYPERCALLS
+            .device_serve(deadline_tsc, address, answered, value)
+            .unwrap_or_else(|status| panic!("wait and serve devices: {status}"));
+        let ports = brought as u32 as usize;
+        wake(&served.ports, ports);
+        if brought & SERVED_REQUEST == 0 {
+            return;
+        }
+        let request = &served.request;
+        let (domain, vcpu) = (DomainId::from_raw(request.domain), VcpuIndex(request.vcpu));
+        value = server.answer(request);
+        if ports > 0 || AWAKE.load(Ordering::Relaxed) || clock::tsc() >= deadline_tsc {
+            return match HYPERCALLS.device_request_complete(domain, vcpu, value) {
+                // The domain was destroyed or reset meanwhile.
+                Ok(()) | Err(Status::NoDomain | Status::NotFound) => {}
+                Err(status) => log::warn!("answer vCPU {} of domain {domain}: {status}", vcpu.0),
+            };
+        }
+        answered = Answered(Some((domain, vcpu)));
+    }
+}
+
+/// Wakes the tasks of the first `count` ports.
+fn wake(ports: &[u32; SERVED_PORTS_MAX], count: usize) {
+    for port in &ports[..count.min(SERVED_PORTS_MAX)] {
         let slot = SLOTS
             .iter()
             .find(|slot| slot.port.load(Ordering::Relaxed) == *port);

@@ -2,7 +2,9 @@
 //! bytes; the hypervisor copies, it never keeps a pointer.
 
 use crate::declare::{Access, Answer, Argument, CallDoc, MAX_ARGUMENTS, Refusal, Trap, hypercalls};
-use crate::ids::{DomainId, EventSource, InterruptKind, PciAddress, Port, PowerAction, VcpuIndex};
+use crate::ids::{
+    Answered, DomainId, EventSource, InterruptKind, PciAddress, Port, PowerAction, VcpuIndex,
+};
 use crate::status::Status;
 
 fn take<T: Argument>(rest: &mut impl Iterator<Item = u64>) -> Result<T, Status> {
@@ -125,9 +127,12 @@ hypercalls! {
     46 Control DeviceAdd = device_add(domain: DomainId, address: u64, length: u64) -> u32;
     /// Takes a function away. Accesses under way answer all ones.
     47 Control DeviceRemove = device_remove(domain: DomainId, device: u32) -> ();
-    /// Takes up to `capacity` accesses to devices as [`crate::DeviceRequest`]s. Returns how many.
-    /// An access is given once, and again to a restarted control domain.
-    48 Control DeviceRequestTake = device_request_take(address: u64, capacity: u64) -> u64;
+    /// Answers an access with `value`, if `answered` names one, then waits as `wait` does, but for an
+    /// access to a device as well: one call for each access, where nothing else is to be done.
+    /// Fills in [`crate::Served`] at `address`, as far as there is something; returns the number of
+    /// ports, plus [`crate::SERVED_REQUEST`] with an access. An access is given once, and again to a
+    /// restarted control domain. An answer nobody waits for any more is dropped.
+    48 Control DeviceServe = device_serve(deadline_tsc: u64, address: u64, answered: Answered, value: u64) -> u64;
     /// Answers the access a vCPU waits for; the value is that of a read. NotFound: it waits for none.
     49 Control DeviceRequestComplete = device_request_complete(domain: DomainId, vcpu: VcpuIndex, value: u64) -> ();
     /// Takes up to `capacity` doorbells that were rung as [`crate::Doorbell`]s. Returns how many.

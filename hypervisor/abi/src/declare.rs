@@ -2,9 +2,12 @@
 //! handler trait, the dispatcher and the documentation.
 //!
 //! Registers (chosen so that one convention serves VMCALL and VMMCALL): number in RAX, arguments
-//! in RDI, RSI, RDX, R10, R8; status back in RAX, value in RDX; every other register is kept.
+//! in RDI, RSI, RDX, R10, R8; status back in RAX, value in RDX; every other register is kept. The
+//! control domain's instruction has no prefixes.
 
-use crate::ids::{DomainId, EventSource, InterruptKind, PciAddress, Port, PowerAction, VcpuIndex};
+use crate::ids::{
+    Answered, DomainId, EventSource, InterruptKind, PciAddress, Port, PowerAction, VcpuIndex,
+};
 use crate::status::Status;
 
 /// The most arguments a hypercall takes.
@@ -124,6 +127,24 @@ wrapped! {
     PciAddress(PciAddress, |a: PciAddress| a.0, u32);
 }
 
+/// Raw form: domain in bits 31:0, vCPU in bits 47:32; all ones for none.
+impl Argument for Answered {
+    fn decode(raw: u64) -> Option<Self> {
+        if raw == u64::MAX {
+            return Some(Answered(None));
+        }
+        let vcpu = u16::try_from(raw >> 32).ok()?;
+        let domain = DomainId::from_raw(raw as u32);
+        Some(Answered(Some((domain, VcpuIndex(vcpu)))))
+    }
+    fn encode(self) -> u64 {
+        match self.0 {
+            None => u64::MAX,
+            Some((domain, vcpu)) => u64::from(vcpu.0) << 32 | u64::from(domain.raw()),
+        }
+    }
+}
+
 impl Argument for PowerAction {
     fn decode(raw: u64) -> Option<Self> {
         match raw {
@@ -146,8 +167,7 @@ impl Argument for EventSource {
             0 => Some(EventSource::ConsoleInput),
             1 => Some(EventSource::DomainState),
             2 => Some(EventSource::GuestConsole),
-            3 => Some(EventSource::DeviceRequest),
-            4 => Some(EventSource::Doorbell),
+            3 => Some(EventSource::Doorbell),
             _ => None,
         }
     }
@@ -156,8 +176,7 @@ impl Argument for EventSource {
             EventSource::ConsoleInput => 0,
             EventSource::DomainState => 1,
             EventSource::GuestConsole => 2,
-            EventSource::DeviceRequest => 3,
-            EventSource::Doorbell => 4,
+            EventSource::Doorbell => 3,
         }
     }
 }

@@ -24,6 +24,11 @@ pub const DEVICE_SLOT_ANY: u32 = u32::MAX;
 /// Most doorbells of a device: the bits of [`Doorbell::bits`].
 pub const DOORBELLS_MAX: u32 = 64;
 
+/// Most ports in [`Served`].
+pub const SERVED_PORTS_MAX: usize = 16;
+/// Added to the number of ports by `device_serve`: there is an access, too.
+pub const SERVED_REQUEST: u64 = 1 << 32;
+
 layout! {
     /// A BAR of a device that dom0 serves.
     pub struct DeviceBar = 16 {
@@ -102,6 +107,14 @@ layout! {
         pub value: u64,
         /// 0.
         pub reserved_end: u64,
+    }
+
+    /// What `device_serve` brings.
+    pub struct Served = 104 {
+        /// An access, where there is one.
+        pub request: DeviceRequest,
+        /// Pending event ports.
+        pub ports: [u32; SERVED_PORTS_MAX],
     }
 
     /// Doorbells that were rung.

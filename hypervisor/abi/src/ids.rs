@@ -62,6 +62,10 @@ pub struct VcpuIndex(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Port(pub u32);
 
+/// The vCPU whose access to a device `device_serve` answers; none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answered(pub Option<(DomainId, VcpuIndex)>);
+
 /// A PCI function: segment in bits 31:16, bus 15:8, device 7:3, function 2:0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress(pub u32);
@@ -131,9 +135,7 @@ pub enum EventSource {
     DomainState,
     /// Some domain has written to its debug console.
     GuestConsole,
-    /// A vCPU waits for the answer of a device that the control domain serves.
-    DeviceRequest,
-    /// A guest has rung a doorbell of such a device.
+    /// A guest has rung a doorbell of a device that the control domain serves.
     Doorbell,
 }
 

@@ -21,7 +21,9 @@ mod declare;
 pub use calls::{Call, Client, Handler, TABLE, dispatch};
 pub use declare::{Access, Answer, CallDoc, MAX_ARGUMENTS, Refusal, Trap};
 pub use devices::*;
-pub use ids::{DomainId, EventSource, InterruptKind, PciAddress, Port, PowerAction, VcpuIndex};
+pub use ids::{
+    Answered, DomainId, EventSource, InterruptKind, PciAddress, Port, PowerAction, VcpuIndex,
+};
 pub use layouts::*;
 pub use status::Status;
 

@@ -5,6 +5,7 @@ use godwit_vmm::nested::{Format, Wanted};
 
 use super::domain::Domain;
 use super::memory::DomainMemory;
+use super::world::Handing;
 use super::{Host, Hosted};
 use crate::console;
 
@@ -18,6 +19,7 @@ pub(super) struct Caller<'a, B: Hosted> {
     pub(super) host: &'static Host<B>,
     pub(super) domain: &'a Domain<B>,
     pub(super) wait_deadline: &'a mut u64,
+    pub(super) handing: &'a mut Handing,
 }
 
 impl<B: Hosted> Caller<'_, B> {

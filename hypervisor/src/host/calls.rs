@@ -4,7 +4,7 @@
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{
-    ABI_VERSION, DomainId, EventSource, Handler, InterruptKind, PLATFORM_STATE_BYTES_MAX,
+    ABI_VERSION, Answered, DomainId, EventSource, Handler, InterruptKind, PLATFORM_STATE_BYTES_MAX,
     PciAddress, Port, PowerAction, Refusal, Status, VcpuIndex,
 };
 use godwit_records::{CpuPolicyState, Record, XsaveState};
@@ -387,8 +387,14 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         Ok(self.host.remove_device(&domain, device)?)
     }
 
-    fn device_request_take(&mut self, address: u64, capacity: u64) -> Answer<u64> {
-        self.take_requests(address, capacity)
+    fn device_serve(
+        &mut self,
+        deadline_tsc: u64,
+        address: u64,
+        answered: Answered,
+        value: u64,
+    ) -> Answer<u64> {
+        self.serve_devices(deadline_tsc, address, answered, value)
     }
 
     fn device_request_complete(

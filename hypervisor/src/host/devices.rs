@@ -1,19 +1,23 @@
 //! Devices of guests that dom0 serves, on the way between the two: accesses that wait for dom0's answer, doorbells
 //! that do not, interrupts.
 //!
-//! What is told to dom0 is told once: an event is raised by the first to ask or ring, and again only after dom0 has
-//! begun to take. Whoever takes lowers the mark first and looks afterwards, so what comes meanwhile raises it anew.
+//! What is told to dom0 is told once: by the first to ask or ring, and again only after dom0 has begun to take.
+//! Whoever takes lowers the mark first and looks afterwards, so what comes meanwhile raises it anew. Doorbells are an
+//! event; an access is what `device_serve` waits for, and its caller is woken.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use alloc::sync::Arc;
+
 use godwit_abi::{
-    DeviceDefinition, DeviceRequest, Doorbell, EventSource, Refusal, Status, VcpuIndex,
+    Answered, DeviceDefinition, DeviceRequest, DomainId, Doorbell, EventSource, Refusal,
+    SERVED_PORTS_MAX, SERVED_REQUEST, Served, Status, VcpuIndex,
 };
 use godwit_vmm::devices::pci::{FunctionDefinition, SLOTS};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::caller::Caller;
-use super::domain::Domain;
+use super::domain::{Domain, VcpuSlot};
 use super::{Host, Hosted};
 
 /// `device_interrupt`: the INTx pin, whatever the guest has switched on.
@@ -71,10 +75,56 @@ impl<B: Hosted> Host<B> {
         }
     }
 
-    /// A vCPU has asked.
-    pub(super) fn tell_request(&self, domain: &Domain<B>, vcpu: VcpuIndex) {
+    /// A vCPU has asked. Returns whether dom0 is to be woken for it.
+    pub(super) fn note_request(&self, domain: &Domain<B>, vcpu: VcpuIndex) -> bool {
         domain.wants.asking.fetch_or(1 << vcpu.0, Ordering::AcqRel);
-        self.tell(&self.told.requests, EventSource::DeviceRequest);
+        !self.told.requests.swap(true, Ordering::AcqRel)
+    }
+
+    /// Takes what the next vCPU asks.
+    fn next_request(&self) -> Option<(Arc<VcpuSlot<B>>, DeviceRequest)> {
+        self.told.requests.swap(false, Ordering::AcqRel);
+        let mut taken = None;
+        for domain in self.domains.read().iter() {
+            let asking = &domain.wants.asking;
+            let mut bits = asking.load(Ordering::Acquire);
+            while bits != 0 {
+                if taken.is_some() {
+                    // dom0, which is in its call, comes again.
+                    self.told.requests.store(true, Ordering::Release);
+                    return taken;
+                }
+                let index = bits.trailing_zeros();
+                bits &= bits - 1;
+                asking.fetch_and(!(1 << index), Ordering::AcqRel);
+                let vcpu = &domain.vcpus()[index as usize];
+                let Some(request) = vcpu.exchange.take() else {
+                    continue;
+                };
+                // Asked as the device went away.
+                if domain.platform.lock().pci.function(request.slot).is_none() {
+                    if vcpu.exchange.abandon(request.slot) {
+                        self.wake(vcpu.key);
+                    }
+                    continue;
+                }
+                let request = DeviceRequest {
+                    domain: domain.id.raw(),
+                    vcpu: index as u16,
+                    device: request.slot.into(),
+                    bar: request.bar,
+                    width: request.width,
+                    write: request.write.is_some().into(),
+                    reserved: 0,
+                    reserved_word: 0,
+                    offset: request.offset,
+                    value: request.write.unwrap_or(0),
+                    reserved_end: 0,
+                };
+                taken = Some((Arc::clone(vcpu), request));
+            }
+        }
+        taken
     }
 
     /// A guest has rung.
@@ -89,7 +139,7 @@ impl<B: Hosted> Host<B> {
         for domain in self.domains.read().iter() {
             for vcpu in domain.vcpus() {
                 if vcpu.exchange.put_back() {
-                    self.tell_request(domain, vcpu.index);
+                    self.note_request(domain, vcpu.index);
                 }
             }
             let platform = domain.platform.lock();
@@ -100,10 +150,8 @@ impl<B: Hosted> Host<B> {
                 }
             }
         }
-        // Told or not: there is nobody yet who was.
-        for told in [&self.told.requests, &self.told.doorbells] {
-            told.store(false, Ordering::Release);
-        }
+        // Told or not: there is nobody yet who was. Who asks is looked up by whoever serves next.
+        self.told.doorbells.store(false, Ordering::Release);
     }
 
     pub(super) fn complete_request(
@@ -221,58 +269,57 @@ impl<B: Hosted> Caller<'_, B> {
         self.put(at.ok_or(Status::BadAddress)?, length, bytes)
     }
 
-    pub(super) fn take_requests(&self, address: u64, capacity: u64) -> Result<u64, Refusal> {
-        if capacity == 0 {
-            return Err(Status::BadArgument.into());
-        }
-        let told = &self.host.told.requests;
-        told.swap(false, Ordering::AcqRel);
-        let mut count = 0;
-        for domain in self.host.domains.read().iter() {
-            let asking = &domain.wants.asking;
-            let mut bits = asking.load(Ordering::Acquire);
-            while bits != 0 {
-                if count == capacity {
-                    self.host.tell(told, EventSource::DeviceRequest);
-                    return Ok(count);
-                }
-                let index = bits.trailing_zeros();
-                bits &= bits - 1;
-                asking.fetch_and(!(1 << index), Ordering::AcqRel);
-                let vcpu = &domain.vcpus()[index as usize];
-                let Some(request) = vcpu.exchange.take() else {
-                    continue;
-                };
-                // Asked as the device went away.
-                if domain.platform.lock().pci.function(request.slot).is_none() {
-                    if vcpu.exchange.abandon(request.slot) {
-                        self.host.wake(vcpu.key);
-                    }
-                    continue;
-                }
-                let told = DeviceRequest {
-                    domain: domain.id.raw(),
-                    vcpu: index as u16,
-                    device: request.slot.into(),
-                    bar: request.bar,
-                    width: request.width,
-                    write: request.write.is_some().into(),
-                    reserved: 0,
-                    reserved_word: 0,
-                    offset: request.offset,
-                    value: request.write.unwrap_or(0),
-                    reserved_end: 0,
-                };
-                if let Err(refusal) = self.put_nth(address, count, told.as_bytes()) {
-                    // Not lost: it is taken with the next call.
-                    vcpu.exchange.put_back();
-                    self.host.tell_request(domain, vcpu.index);
-                    return Err(refusal);
-                }
-                count += 1;
+    /// Answers an access, then waits for the next, or for events.
+    pub(super) fn serve_devices(
+        &mut self,
+        deadline_tsc: u64,
+        address: u64,
+        answered: Answered,
+        value: u64,
+    ) -> Result<u64, Refusal> {
+        if let Answered(Some((domain, vcpu))) = answered {
+            // Whoever has waited may be gone; and a call that waits is made again, when it has been answered.
+            let domain = self.host.domains.read().find(domain);
+            let vcpu = domain
+                .as_ref()
+                .and_then(|domain| domain.vcpus().get(usize::from(vcpu.0)));
+            if let Some(vcpu) = vcpu
+                && vcpu.exchange.complete(value)
+            {
+                self.handing.wake(self.host, vcpu.key);
             }
         }
-        Ok(count)
+        let served = self.serve(deadline_tsc, address);
+        if !matches!(served, Err(Refusal::Block))
+            && let Some(key) = self.handing.take()
+        {
+            self.host.wake(key);
+        }
+        served
+    }
+
+    fn serve(&mut self, deadline_tsc: u64, address: u64) -> Result<u64, Refusal> {
+        let asks = self.host.told.requests.load(Ordering::Acquire);
+        let told = self.host.events.lock().any_pending();
+        if !asks && !told {
+            self.sleep_until(deadline_tsc)?;
+        }
+        let mut brought = 0;
+        if asks && let Some((vcpu, request)) = self.host.next_request() {
+            if let Err(refusal) = self.put(address, u64::MAX, request.as_bytes()) {
+                // Not lost: it is taken with the next call.
+                vcpu.exchange.put_back();
+                let domain = self.find(DomainId::from_raw(request.domain))?;
+                self.host.note_request(&domain, vcpu.index);
+                return Err(refusal);
+            }
+            brought = SERVED_REQUEST;
+        }
+        if told {
+            let ports = address.checked_add(core::mem::offset_of!(Served, ports) as u64);
+            brought += self.put_ports(ports.ok_or(Status::BadAddress)?, SERVED_PORTS_MAX)?;
+        }
+        Ok(brought)
     }
 
     pub(super) fn take_doorbells(&self, address: u64, capacity: u64) -> Result<u64, Refusal> {

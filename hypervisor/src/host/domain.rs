@@ -116,6 +116,8 @@ pub(super) struct VcpuState<B: Hosted> {
     pub(super) xstate: Xstate,
     /// Host TSC until which dom0's `wait` sleeps at most.
     pub(super) wait_deadline: u64,
+    /// Whom it has woken, and the run loop may go to.
+    pub(super) hand_to: Option<VcpuKey>,
     /// It waits in HLT, or for its start-up IPI.
     pub(super) halted: bool,
     /// Registers to take on when it is loaded next.
@@ -301,6 +303,7 @@ impl<B: Hosted> VcpuSlot<B> {
                 core,
                 xstate: Xstate::new(domain.policy().xcr0_allowed())?,
                 wait_deadline: u64::MAX,
+                hand_to: None,
                 halted: !bootstrap,
                 pending_state: None,
             }),

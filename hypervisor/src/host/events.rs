@@ -1,6 +1,7 @@
 //! dom0's event ports: small numbers that stand for sources, and which of them are pending.
 
-use godwit_abi::{EventSource, Port, Refusal, Status};
+use godwit_abi::{EventSource, Port, Refusal, SERVED_PORTS_MAX, Status};
+use godwit_vmm::sched::VcpuKey;
 use zerocopy::IntoBytes;
 
 use super::caller::Caller;
@@ -10,7 +11,7 @@ use crate::platform::clock;
 /// Event ports there are.
 pub(super) const PORTS_MAX: usize = 256;
 /// Ports given by one `wait`: more are left for the next. Few, because every wake-up of dom0 goes through here.
-const TAKEN_MAX: usize = 16;
+const TAKEN_MAX: usize = SERVED_PORTS_MAX;
 const WORDS: usize = PORTS_MAX / 64;
 
 /// What a port stands for.
@@ -92,13 +93,17 @@ impl<B: Hosted> Host<B> {
 
     pub(super) fn raise_source(&self, source: Source) {
         if self.events.lock().raise(source)
-            && let Some(vcpu) = self
-                .control
-                .get()
-                .and_then(|control| control.vcpus().first())
+            && let Some(dom0) = self.control_key()
         {
-            self.wake(vcpu.key);
+            self.wake(dom0);
         }
+    }
+
+    /// dom0's vCPU.
+    #[inline]
+    pub(super) fn control_key(&self) -> Option<VcpuKey> {
+        let vcpu = self.control.get()?.vcpus().first()?;
+        Some(vcpu.key)
     }
 }
 
@@ -114,14 +119,26 @@ impl<B: Hosted> Caller<'_, B> {
         if capacity == 0 {
             return Err(Status::BadArgument.into());
         }
-        let (mut ports, mut count);
+        if !self.host.events.lock().any_pending() {
+            self.sleep_until(deadline_tsc)?;
+        }
+        self.put_ports(address, capacity)
+    }
+
+    /// The caller, who has found nothing, sleeps until then.
+    pub(super) fn sleep_until(&mut self, deadline_tsc: u64) -> Result<(), Refusal> {
+        if deadline_tsc <= clock::tsc() {
+            return Ok(());
+        }
+        *self.wait_deadline = deadline_tsc;
+        Err(Refusal::Block)
+    }
+
+    /// Gives the caller the ports that are pending, at most `capacity` (and [`TAKEN_MAX`]).
+    pub(super) fn put_ports(&self, address: u64, capacity: usize) -> Result<u64, Refusal> {
+        let (mut ports, mut count) = ([0u32; TAKEN_MAX], 0);
         {
             let mut events = self.host.events.lock();
-            if !events.any_pending() && deadline_tsc > clock::tsc() {
-                *self.wait_deadline = deadline_tsc;
-                return Err(Refusal::Block);
-            }
-            (ports, count) = ([0u32; TAKEN_MAX], 0);
             while count < capacity
                 && let Some(port) = events.take()
             {

@@ -35,7 +35,7 @@ use godwit_vmm::sched::{Decision, VcpuKey};
 use godwit_vmm::vcpu::{Ending, Next};
 
 use super::domain::{Domain, Runnable, VcpuState};
-use super::world::Surroundings;
+use super::world::{Handing, Surroundings};
 use super::{Host, Hosted};
 use crate::cpu::{self, vectors};
 use crate::platform::clock;
@@ -116,13 +116,15 @@ impl<B: Hosted> Host<B> {
         let decision = loop {
             let slice_end = decision.until_ns.map_or(u64::MAX, clock::tsc_at_ns);
             let next = self.run_until(cpu, slot, state, slice_end);
-            self.after(cpu, slot, state, next);
             if !matches!(next, Next::Interrupted) {
                 // An interrupt that is pending ends the next entry at once, but in Bochs it does so only if the guest has
                 // RFLAGS.IF set. dom0 has not: it and a guest that keep each other busy would shut interrupts out.
                 vectors::open_window();
             }
-            decision = self.pick();
+            decision = match self.after(cpu, slot, state, next) {
+                Some(handed_off) => handed_off,
+                None => self.pick(),
+            };
             if decision.run != Some(slot.key) {
                 break decision;
             }
@@ -150,11 +152,11 @@ impl<B: Hosted> Host<B> {
             domain: &slot.domain,
             vcpu: slot,
             wait_deadline: u64::MAX,
+            handing: Handing::default(),
         }
     }
 
-    /// The inner loop: enters the guest until something other than `Enter` comes of an exit or the
-    /// time slice is over.
+    /// Runs the guest until somebody else may have to, and keeps what `after` has to know.
     fn run_until(
         &'static self,
         cpu: &mut B::Cpu,
@@ -162,9 +164,28 @@ impl<B: Hosted> Host<B> {
         state: &mut VcpuState<B>,
         slice_end: u64,
     ) -> Next {
-        let this = cpu::this();
         let mut world = self.world_of(slot);
-        let mut ended = match self.before_first_entry(slot, state, &mut world) {
+        world.handing.defers = true;
+        let next = self.run_in(cpu, slot, state, &mut world, slice_end);
+        if next == Next::Wait {
+            state.wait_deadline = world.wait_deadline;
+        }
+        state.hand_to = world.handing.take();
+        next
+    }
+
+    /// The inner loop: enters the guest until something other than `Enter` comes of an exit or the
+    /// time slice is over.
+    fn run_in(
+        &'static self,
+        cpu: &mut B::Cpu,
+        slot: &Runnable<B>,
+        state: &mut VcpuState<B>,
+        world: &mut Surroundings<'_, B>,
+        slice_end: u64,
+    ) -> Next {
+        let this = cpu::this();
+        let mut ended = match self.before_first_entry(slot, state, world) {
             Ok(ended) => ended,
             Err(next) => return next,
         };
@@ -172,14 +193,14 @@ impl<B: Hosted> Host<B> {
             let next = match ended.take() {
                 Some(next) => next,
                 None => {
-                    state.core.before_entry(&mut state.hardware, &mut world);
+                    state.core.before_entry(&mut state.hardware, world);
                     let deadline = slice_end
                         .min(state.core.timer_deadline())
                         .min(self.next_sleeper());
                     let exit = B::enter(cpu, &mut state.hardware, deadline);
                     cpu::PerCpu::bump(&this.exits);
                     slot.count_exit();
-                    state.core.handle(&mut state.hardware, &mut world, exit)
+                    state.core.handle(&mut state.hardware, world, exit)
                 }
             };
             match next {
@@ -198,11 +219,7 @@ impl<B: Hosted> Host<B> {
                         return next;
                     }
                 }
-                Next::Wait => {
-                    state.wait_deadline = world.wait_deadline;
-                    return next;
-                }
-                Next::Yield | Next::End(_) => return next,
+                Next::Wait | Next::Yield | Next::End(_) => return next,
             }
         }
     }
@@ -243,15 +260,16 @@ impl<B: Hosted> Host<B> {
         })
     }
 
-    /// Carries out what came of the last exit, before the scheduler is asked.
+    /// Carries out what came of the last exit, before the scheduler is asked. `Some`: it need not be asked.
     fn after(
         &'static self,
         cpu: &mut B::Cpu,
         slot: &Runnable<B>,
         state: &mut VcpuState<B>,
         next: Next,
-    ) {
+    ) -> Option<Decision> {
         slot.last_rip.store(state.hardware.rip(), Ordering::Relaxed);
+        let to = state.hand_to.take();
         match next {
             Next::Enter | Next::Interrupted => {}
             Next::Wait if slot.domain.is_control() && self.run_errand(cpu, &mut state.hardware) => {
@@ -259,33 +277,74 @@ impl<B: Hosted> Host<B> {
             Next::Wait => {
                 // dom0 waits in a hypercall, which it repeats; guests wait in HLT, which they do not.
                 state.halted = !slot.domain.is_control();
-                self.wait(slot, state);
+                return self.wait(slot, state, to);
             }
             Next::Yield => {
                 let _ = self.scheduler.lock().yield_now(slot.key);
             }
             Next::End(ending) => self.end(cpu, slot, state, ending),
         }
+        if let Some(to) = to {
+            self.wake(to);
+        }
+        None
     }
 
-    /// Puts the vCPU to sleep, unless something has come for it meanwhile.
-    fn wait(&'static self, slot: &Runnable<B>, state: &mut VcpuState<B>) {
+    /// Puts the vCPU to sleep, unless something has come for it meanwhile. `to`, whom it has woken, runs in its place if
+    /// that is possible at once: `Some`.
+    fn wait(
+        &'static self,
+        slot: &Runnable<B>,
+        state: &mut VcpuState<B>,
+        to: Option<VcpuKey>,
+    ) -> Option<Decision> {
         let mut world = self.world_of(slot);
-        if !slot.inbox.is_empty() || state.core.has_work(&mut world) {
-            return;
-        }
+        let stays = !slot.inbox.is_empty() || state.core.has_work(&mut world);
         let deadline = state.core.sleep_deadline().min(state.wait_deadline);
+        let now = clock::tsc();
+        if stays || deadline <= now {
+            if let Some(to) = to {
+                self.wake(to);
+            }
+            return None;
+        }
         state.wait_deadline = u64::MAX;
-        if deadline <= clock::tsc() {
-            return;
+        if let Some(to) = to {
+            // Whoever has kicked this CPU, or is due, is looked after by `pick`.
+            let urgent = cpu::this().kicked.load(Ordering::Relaxed) || self.next_sleeper() <= now;
+            let handed_off = match urgent {
+                true => None,
+                false => self
+                    .scheduler
+                    .lock()
+                    .hand_off(self.here(), to, clock::now_ns()),
+            };
+            if handed_off.is_some() {
+                self.sleep_until(slot.key, deadline);
+                return handed_off;
+            }
+            self.wake(to);
         }
         let blocked = self.scheduler.lock().block(slot.key, clock::now_ns());
-        if blocked == Ok(true) && deadline != u64::MAX {
-            let mut sleepers = self.sleepers.lock();
-            sleepers.retain(|(_, key)| *key != slot.key);
-            sleepers.push((deadline, slot.key));
-            self.note_next_sleeper(&sleepers);
+        if blocked == Ok(true) {
+            self.sleep_until(slot.key, deadline);
         }
+        None
+    }
+
+    /// Has a vCPU that sleeps woken at a host TSC; all ones for never.
+    fn sleep_until(&self, key: VcpuKey, deadline: u64) {
+        if deadline == u64::MAX {
+            return;
+        }
+        let mut sleepers = self.sleepers.lock();
+        match sleepers.iter_mut().find(|(_, sleeper)| *sleeper == key) {
+            // Woken otherwise the last time.
+            Some((before, _)) if *before == deadline => return,
+            Some((before, _)) => *before = deadline,
+            None => sleepers.push((deadline, key)),
+        }
+        self.note_next_sleeper(&sleepers);
     }
 
     /// The guest has ended, by itself or by a fault.

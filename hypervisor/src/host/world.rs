@@ -6,6 +6,7 @@ use godwit_abi::{Access, Answer, EventSource, MAX_ARGUMENTS};
 use godwit_vmm::cpuid::Policy;
 use godwit_vmm::devices::lapic::{Address, Ipi, Trigger};
 use godwit_vmm::devices::ports::Platform;
+use godwit_vmm::sched::VcpuKey;
 use godwit_vmm::vcpu::{Exchange, Quota, Refused, World};
 use godwit_vmm::walk::GuestMemory;
 
@@ -24,6 +25,31 @@ pub(super) struct Surroundings<'a, B: Hosted> {
     pub(super) vcpu: &'a VcpuSlot<B>,
     /// Set by dom0's `wait`: the host TSC until which it sleeps at most.
     pub(super) wait_deadline: u64,
+    pub(super) handing: Handing,
+}
+
+/// Whom a vCPU wakes that is about to wait: the run loop may go to it directly (`Scheduler::hand_off`).
+#[derive(Default)]
+pub(super) struct Handing {
+    /// The run loop asks for it, and sees to it that it is woken.
+    pub(super) defers: bool,
+    to: Option<VcpuKey>,
+}
+
+impl Handing {
+    /// Wakes it, or leaves that to the run loop.
+    pub(super) fn wake<B: Hosted>(&mut self, host: &Host<B>, key: VcpuKey) {
+        if self.defers && self.to.is_none() {
+            self.to = Some(key);
+        } else {
+            host.wake(key);
+        }
+    }
+
+    /// Whoever is still to be woken.
+    pub(super) fn take(&mut self) -> Option<VcpuKey> {
+        self.to.take()
+    }
 }
 
 impl<B: Hosted> GuestMemory for Surroundings<'_, B> {
@@ -63,6 +89,7 @@ impl<B: Hosted> World for Surroundings<'_, B> {
             host: self.host,
             domain: self.domain,
             wait_deadline: &mut self.wait_deadline,
+            handing: &mut self.handing,
         };
         godwit_abi::dispatch(&mut caller, access, number, arguments)
     }
@@ -104,7 +131,11 @@ impl<B: Hosted> World for Surroundings<'_, B> {
     }
 
     fn asked(&mut self) {
-        self.host.tell_request(self.domain, self.vcpu.index);
+        if self.host.note_request(self.domain, self.vcpu.index)
+            && let Some(dom0) = self.host.control_key()
+        {
+            self.handing.wake(self.host, dom0);
+        }
     }
 
     fn ring(&mut self, slot: u8, doorbell: u8) {

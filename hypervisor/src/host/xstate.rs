@@ -29,8 +29,15 @@ pub(super) fn xcr0() -> u64 {
     if !has_xsave_cached() {
         return 1;
     }
+    // SAFETY: just asked.
+    unsafe { read_xcr0() }
+}
+
+/// # Safety
+/// The CPU has XSAVE: CR4.OSXSAVE is set on every CPU that lists it (`features::protect`).
+unsafe fn read_xcr0() -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: CR4.OSXSAVE is set on every CPU that lists XSAVE (`features::protect`).
+    // SAFETY: the caller's contract.
     unsafe {
         asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
     };
@@ -40,10 +47,17 @@ pub(super) fn xcr0() -> u64 {
 /// Loads XCR0 with a value that has been checked against the CPU.
 pub(super) fn set_xcr0(value: u64) {
     if has_xsave_cached() {
-        // SAFETY: as above; the value is one the CPU accepts (`Policy::xcr0_valid`).
-        unsafe {
-            asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nomem, nostack, preserves_flags));
-        }
+        // SAFETY: just asked; the value is one the CPU accepts (`Policy::xcr0_valid`).
+        unsafe { write_xcr0(value) }
+    }
+}
+
+/// # Safety
+/// As [`read_xcr0`]; the CPU accepts the value.
+unsafe fn write_xcr0(value: u64) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nomem, nostack, preserves_flags));
     }
 }
 
@@ -89,13 +103,14 @@ impl Xstate {
             unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags)) };
             return;
         }
-        set_xcr0(self.allowed);
-        // SAFETY: the area was written by XSAVE with the same XCR0 (or is all zeroes, which means
-        // "initial"), is 4096 bytes, aligned to 64, and long enough for every allowed component.
+        // SAFETY: something is allowed, so the CPU has XSAVE, and accepts all that is allowed and what the guest has set.
+        // The area was written by XSAVE with the same XCR0 (or is all zeroes, which means "initial"), is 4096
+        // bytes, aligned to 64, and long enough for every allowed component.
         unsafe {
+            write_xcr0(self.allowed);
             asm!("xrstor64 [{}]", in(reg) area, in("eax") self.allowed as u32, in("edx") (self.allowed >> 32) as u32, options(nostack, preserves_flags));
+            write_xcr0(self.xcr0);
         }
-        set_xcr0(self.xcr0);
     }
 
     /// Takes the state out of the CPU, components the guest has disabled for now included.
@@ -106,10 +121,10 @@ impl Xstate {
             unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) };
             return;
         }
-        self.xcr0 = xcr0();
-        set_xcr0(self.allowed);
         // SAFETY: as in `load`.
         unsafe {
+            self.xcr0 = read_xcr0();
+            write_xcr0(self.allowed);
             asm!("xsave64 [{}]", in(reg) area, in("eax") self.allowed as u32, in("edx") (self.allowed >> 32) as u32, options(nostack, preserves_flags));
         }
     }

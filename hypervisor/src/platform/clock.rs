@@ -5,12 +5,13 @@ use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use godwit_vmm::calibration::{Run, Runs};
+use godwit_vmm::time_scale::TimeScale;
 use x86_64::instructions::port::Port;
 
 static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 static BOOT_TSC: AtomicU64 = AtomicU64::new(0);
-/// Nanoseconds = ticks * NS_MULTIPLIER >> 32.
-static NS_MULTIPLIER: AtomicU64 = AtomicU64::new(0);
+/// [`TimeScale::words`]; zeroes before calibration.
+static SCALE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 /// The PIT's input clock (Intel 8254).
 const PIT_HZ: u64 = 1_193_182;
@@ -41,21 +42,18 @@ pub(crate) fn set_boot_tsc(tsc: u64) {
     BOOT_TSC.store(tsc, Ordering::Relaxed);
 }
 
-/// TSC ticks as nanoseconds.
-pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
-    ((u128::from(ticks) * u128::from(NS_MULTIPLIER.load(Ordering::Relaxed))) >> 32) as u64
+#[inline]
+fn scale() -> TimeScale {
+    TimeScale::from_words([
+        SCALE[0].load(Ordering::Relaxed),
+        SCALE[1].load(Ordering::Relaxed),
+    ])
 }
 
-/// Nanoseconds as TSC ticks: the fewest that [`ticks_to_ns`] makes at least `ns`, by the same factor.
-/// A timer set for a time would otherwise come before that time by the factor's error, which grows
-/// with the uptime, and would be set again and again until then. All ones when it does not fit.
-pub(crate) fn ns_to_ticks(ns: u64) -> u64 {
-    let multiplier = NS_MULTIPLIER.load(Ordering::Relaxed).max(1);
-    let (scaled, multiplier) = (u128::from(ns) << 32, u128::from(multiplier));
-    // One division: 128 bits by software are what a switch between vCPUs would notice.
-    let whole = scaled / multiplier;
-    let ticks = whole + u128::from(whole * multiplier != scaled);
-    u64::try_from(ticks).unwrap_or(u64::MAX)
+/// TSC ticks as nanoseconds; zero before calibration.
+#[inline]
+pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
+    scale().nanoseconds(ticks)
 }
 
 /// Nanoseconds since the hand-over.
@@ -65,7 +63,7 @@ pub(crate) fn now_ns() -> u64 {
 
 /// The TSC value at `ns` nanoseconds after the hand-over.
 pub(crate) fn tsc_at_ns(ns: u64) -> u64 {
-    boot_tsc().saturating_add(ns_to_ticks(ns))
+    boot_tsc().saturating_add(scale().ticks(ns))
 }
 
 /// Seconds and microseconds since the hand-over; zero before calibration.
@@ -76,7 +74,7 @@ pub(crate) fn since_boot_for_log() -> (u64, u64) {
 
 /// Waits without sleeping.
 pub(crate) fn spin_ns(ns: u64) {
-    let end = tsc().saturating_add(ns_to_ticks(ns));
+    let end = tsc().saturating_add(scale().ticks(ns));
     while tsc() < end {
         core::hint::spin_loop();
     }
@@ -96,15 +94,13 @@ pub(crate) fn calibrate(
         }
     };
     let hz = best.ticks * PIT_HZ / MEASURE_PIT_TICKS;
-    assert!(
-        hz > 1_000_000,
-        "the TSC runs at {hz} Hz: this machine's PIT or TSC does not work"
-    );
+    let Some(scale) = TimeScale::new(hz) else {
+        panic!("the TSC runs at {hz} Hz: this machine's PIT or TSC does not work")
+    };
     TSC_HZ.store(hz, Ordering::Relaxed);
-    NS_MULTIPLIER.store(
-        ((1_000_000_000u128 << 32) / u128::from(hz)) as u64,
-        Ordering::Relaxed,
-    );
+    for (word, value) in SCALE.iter().zip(scale.words()) {
+        word.store(value, Ordering::Relaxed);
+    }
     (MEASURE_PIT_TICKS * 1_000_000_000 / PIT_HZ, best.second)
 }
 

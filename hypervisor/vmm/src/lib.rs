@@ -25,5 +25,6 @@ pub mod passed_ports;
 pub mod restarts;
 pub mod s5;
 pub mod sched;
+pub mod time_scale;
 pub mod vcpu;
 pub mod walk;

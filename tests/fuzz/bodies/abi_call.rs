@@ -3,7 +3,7 @@
 //! What decodes encodes to the registers it came from; the dispatcher lets through exactly what
 //! decodes and is allowed, as the same call with the same arguments.
 
-use godwit_abi::ids::{EventSource, InterruptKind};
+use godwit_abi::ids::{Answered, EventSource, InterruptKind};
 use godwit_abi::{
     Access, Answer, Call, DomainId, Handler, MAX_ARGUMENTS, PciAddress, Port, PowerAction, Refusal,
     Status, TABLE, VcpuIndex, dispatch,
@@ -72,7 +72,7 @@ witness! {
     MemoryRelease memory_release(domain: DomainId, address: u64, count: u64) -> u64;
     DeviceAdd device_add(domain: DomainId, address: u64, length: u64) -> u32;
     DeviceRemove device_remove(domain: DomainId, device: u32) -> ();
-    DeviceRequestTake device_request_take(address: u64, capacity: u64) -> u64;
+    DeviceServe device_serve(deadline_tsc: u64, address: u64, answered: Answered, value: u64) -> u64;
     DeviceRequestComplete device_request_complete(domain: DomainId, vcpu: VcpuIndex, value: u64) -> ();
     DoorbellsTake doorbells_take(address: u64, capacity: u64) -> u64;
     DeviceInterrupt device_interrupt(domain: DomainId, device: u32, vector: u16) -> ();

@@ -35,6 +35,7 @@ mod budget;
 mod control;
 mod cpu_set;
 mod entity;
+mod hand_off;
 mod pick;
 mod queue;
 #[cfg(test)]

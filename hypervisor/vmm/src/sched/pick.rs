@@ -167,7 +167,13 @@ impl Scheduler {
     }
 
     /// When this CPU must pick again. `held_back`: somebody waits for the end of the shortest run.
-    fn until(&self, cpu: CpuIndex, next: Option<u16>, held_back: bool, now_ns: u64) -> Option<u64> {
+    pub(super) fn until(
+        &self,
+        cpu: CpuIndex,
+        next: Option<u16>,
+        held_back: bool,
+        now_ns: u64,
+    ) -> Option<u64> {
         let mut until_ns = u64::MAX;
         if let Some(slot) = next {
             let slice_start_ns = self.cpus[cpu.index()].slice_start_ns;

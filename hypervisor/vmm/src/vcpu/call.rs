@@ -1,11 +1,14 @@
 //! A guest's hypercall: registers to arguments, the answer to registers, and the calls that wait.
 
-use godwit_abi::{Answer, Status};
+use godwit_abi::{Access, Answer, Status};
 
 use super::{Next, Refused, Vcpu, World};
 use crate::code::Opcode;
 use crate::exit::Length;
 use crate::hardware::{Event, Gpr, SegmentName, VcpuHardware};
+
+/// Length of VMCALL and VMMCALL without prefixes.
+const BARE_BYTES: Length = core::num::NonZeroU8::new(3);
 
 impl Vcpu {
     #[inline]
@@ -36,6 +39,11 @@ impl Vcpu {
                 let gprs = hw.gprs_mut();
                 gprs[Gpr::Rax as usize] = status.0;
                 gprs[Gpr::Rdx as usize] = value;
+                let length = match self.access {
+                    Access::Any => length,
+                    // Its instruction has no prefixes: nothing to read where the hardware does not say.
+                    Access::Control => length.or(BARE_BYTES),
+                };
                 self.step_over(hw, world, length, Opcode::Vmmcall)
             }
             Answer::Block => {

@@ -3,6 +3,7 @@
 extern crate std;
 
 mod fairness;
+mod hand_off;
 mod interleave;
 mod latency;
 mod random;

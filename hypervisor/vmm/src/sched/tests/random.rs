@@ -16,6 +16,7 @@ enum Op {
     Unpause(usize),
     Pick(usize),
     FinishSwitch(usize),
+    HandOff(usize, usize),
     Affinity(usize, u64),
     Weight(u16, u32),
     Cap(u16, u32),
@@ -35,6 +36,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<usize>().prop_map(Op::Unpause),
         6 => (0..CPUS).prop_map(Op::Pick),
         4 => (0..CPUS).prop_map(Op::FinishSwitch),
+        6 => (0..CPUS, any::<usize>()).prop_map(|(cpu, v)| Op::HandOff(cpu, v)),
         1 => (any::<usize>(), 1u64..8).prop_map(|(v, mask)| Op::Affinity(v, mask)),
         1 => (0u16..4, 1u32..=65_535).prop_map(|(d, w)| Op::Weight(d, w)),
         1 => (0u16..4, prop_oneof![Just(0u32), 1u32..150]).prop_map(|(d, c)| Op::Cap(d, c)),
@@ -115,6 +117,9 @@ impl Machine {
             }
             Op::Pick(cpu) => self.pick(cpu, now_ns),
             Op::FinishSwitch(cpu) => self.finish(cpu, now_ns),
+            Op::HandOff(cpu, v) => key(v)
+                .into_iter()
+                .for_each(|to| self.hand_off(cpu, to, now_ns)),
             Op::Affinity(v, mask) => {
                 let kick = key(v).and_then(|key| {
                     self.scheduler
@@ -147,6 +152,29 @@ impl Machine {
                     (0..CPUS).for_each(|cpu| self.finish(cpu, now_ns));
                 }
             }
+        }
+    }
+
+    /// Where no CPU idles, which the long way would have kicked, both ways come to the same.
+    fn hand_off(&mut self, cpu: usize, to: VcpuKey, now_ns: u64) {
+        let index = CpuIndex::of(cpu);
+        let mut long = self.scheduler.clone();
+        let Some(decision) = self.scheduler.hand_off(index, to, now_ns) else {
+            long.charge(index, now_ns);
+            assert_eq!(long, self.scheduler, "only accounts change");
+            return;
+        };
+        assert_eq!(decision.run, Some(to));
+        assert!(decision.until_ns.is_some_and(|until| until > now_ns));
+        self.owes_switch[cpu] = true;
+        let (from, idle) = (decision.leaving.unwrap(), !long.idle.is_empty());
+        // Another of its own domain is awake only from now on.
+        long.charge(index, now_ns);
+        let kick = long.wake(to, now_ns);
+        assert_eq!(long.block(from, now_ns), Ok(true));
+        if !idle && kick.is_none_or(|kick| kick == index) {
+            assert_eq!(long.pick(index, now_ns), decision);
+            assert_eq!(long, self.scheduler);
         }
     }
 
