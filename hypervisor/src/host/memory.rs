@@ -12,8 +12,10 @@ use godwit_vmm::nested::{
     PageSize, TableMemory, Wanted,
 };
 use spin::mutex::TicketMutex;
+use spin::once::Once;
 
 use super::dirty::Tracking;
+use crate::boot::info::Range;
 use crate::memory::layout::direct_map;
 use crate::memory::{OutOfMemory, RESERVE_BYTES, allocate, free, with_frames};
 
@@ -94,6 +96,9 @@ pub(super) struct DomainMemory<F: Format> {
     owner: Owner,
     pages_max: u64,
     method: Method,
+    /// Memory at equal addresses that stays mapped for as long as the domain lives: dom0's own. It need not be looked
+    /// up, and is not tracked.
+    fixed: Once<Range>,
     /// Whether dom0 may map any of it: cleared when it certainly does not.
     pub(super) is_shared: AtomicBool,
 }
@@ -116,6 +121,7 @@ impl<F: Format> DomainMemory<F> {
             })),
             owner: Owner::Domain(domain),
             pages_max,
+            fixed: Once::new(),
             is_shared: AtomicBool::new(false),
         })
     }
@@ -158,8 +164,8 @@ impl<F: Format> DomainMemory<F> {
             .map_or(0, |inner| inner.tables.table_count())
     }
 
-    /// Maps host memory that the domain owns (dom0's own), or device registers, at equal addresses.
-    /// The domain does not run yet, so no flush is owed.
+    /// Maps host memory that the domain owns (dom0's own, in one piece and for ever), or device registers, at equal
+    /// addresses. The domain does not run yet, so no flush is owed.
     pub(super) fn map_identity(
         &self,
         start: u64,
@@ -180,6 +186,12 @@ impl<F: Format> DomainMemory<F> {
         debug_assert!(matches!(flush, Flush::None | Flush::Range { .. }));
         if kind == MemoryType::WriteBack {
             inner.pages += bytes / 4096;
+            let end = start + bytes;
+            let fixed = *self.fixed.call_once(|| Range { start, end });
+            assert!(
+                fixed == Range { start, end },
+                "dom0's memory is in one piece"
+            );
         }
         Ok(())
     }
@@ -313,8 +325,15 @@ impl<F: Format> DomainMemory<F> {
         purpose: Purpose,
         mut action: impl FnMut(*mut u8, usize, usize),
     ) -> bool {
-        if gpa.checked_add(bytes as u64).is_none() {
+        let Some(end) = gpa.checked_add(bytes as u64) else {
             return false;
+        };
+        if let Some(fixed) = self.fixed.get()
+            && (fixed.start..=end).contains(&gpa)
+            && end <= fixed.end
+        {
+            action(direct_map(gpa), 0, bytes);
+            return true;
         }
         let wanted = match purpose {
             Purpose::Read => Wanted::Read,

@@ -70,6 +70,11 @@ const FIGURES: &[Figure] = &[
     figure("port-out-80", "port exit, write to 0x80"),
     figure("port-debug", "port exit, debug console"),
     figure("pm-timer", "port exit, PM timer"),
+    Figure {
+        goal: Goal::Ticks(Some(4950.0), Some(4984.0)),
+        peers: (Some(4950.0), Some(4984.0)),
+        ..figure("port-device", "port exit, device in dom0")
+    },
     figure("rdmsr-apic-base", "rdmsr exit, APIC base"),
     figure("wrmsr-apic-base", "wrmsr exit, APIC base"),
     figure("rdmsr-tpr", "rdmsr, x2APIC TPR"),

@@ -77,6 +77,10 @@ impl Vcpu {
 
     /// Whether a waiting vCPU has something to wake for.
     pub fn has_work<W: World>(&mut self, world: &mut W) -> bool {
+        let is_current = self.pic != PicLine::Unknown && world.host_tsc() < self.timer_deadline();
+        if is_current && self.awaits_answer() && !self.stalled {
+            return world.exchange().is_answered();
+        }
         self.catch_up(world);
         if self.stalled {
             return self.has_paid(world);

@@ -120,6 +120,10 @@ impl Exchange {
 
     /// dom0 answers what it has taken. `false`: nobody waits for that. Otherwise the vCPU is to be woken.
     pub fn complete(&self, value: u64) -> bool {
+        if self.state.load(Ordering::Acquire) != TAKEN {
+            // Answered already: that stays.
+            return false;
+        }
         self.answer.store(value, Ordering::Relaxed);
         self.step(TAKEN, ANSWERED)
     }

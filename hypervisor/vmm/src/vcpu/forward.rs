@@ -106,6 +106,11 @@ impl Vcpu {
         let Some((exit, request)) = self.forwarded.awaited.take() else {
             return Next::Enter;
         };
+        if let Exit::Port(access) = exit
+            && !access.string
+        {
+            return self.port_answered(hw, access, answer);
+        }
         self.forwarded.answers.push((request, answer));
         match exit {
             Exit::Port(access) => self.port(hw, world, access),

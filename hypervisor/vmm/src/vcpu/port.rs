@@ -38,13 +38,7 @@ impl Vcpu {
             {
                 return Next::End(ending);
             }
-            let rax = &mut hw.gprs_mut()[Gpr::Rax as usize];
-            // IN to AL and AX keeps the rest of RAX; IN to EAX clears its upper half.
-            *rax = match access.width {
-                Width::Byte => *rax & !0xff | u64::from(result.value),
-                Width::Word => *rax & !0xffff | u64::from(result.value),
-                Width::Dword => result.value.into(),
-            };
+            set_result(hw, access.width, result.value);
         } else {
             let value = hw.gprs()[Gpr::Rax as usize] as u32 & access.width.all_ones();
             let effect = match self.write_port(world, &access, value, now) {
@@ -57,6 +51,24 @@ impl Vcpu {
                 return Next::End(ending);
             }
         }
+        self.end_port(hw, access)
+    }
+
+    /// dom0 has answered an IN or OUT, which is one access and is thereby done.
+    pub(super) fn port_answered<H: VcpuHardware>(
+        &mut self,
+        hw: &mut H,
+        access: PortAccess,
+        answer: u64,
+    ) -> Next {
+        if access.input {
+            set_result(hw, access.width, answer as u32 & access.width.all_ones());
+        }
+        self.end_port(hw, access)
+    }
+
+    #[inline]
+    fn end_port<H: VcpuHardware>(&mut self, hw: &mut H, access: PortAccess) -> Next {
         self.forwarded.commit();
         match access.length {
             Some(length) => {
@@ -293,6 +305,17 @@ impl Vcpu {
             .map_err(|request| self.await_answer(world, Exit::Port(*access), request))?;
         Ok(self.port_effect(world, access.port, effect))
     }
+}
+
+/// IN to AL and AX keeps the rest of RAX; IN to EAX clears its upper half.
+#[inline]
+fn set_result<H: VcpuHardware>(hw: &mut H, width: Width, value: u32) {
+    let rax = &mut hw.gprs_mut()[Gpr::Rax as usize];
+    *rax = match width {
+        Width::Byte => *rax & !0xff | u64::from(value),
+        Width::Word => *rax & !0xffff | u64::from(value),
+        Width::Dword => value.into(),
+    };
 }
 
 /// Bits of an address outside 64-bit code: CS.D, without address-size prefixes.

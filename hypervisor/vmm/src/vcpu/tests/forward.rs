@@ -311,7 +311,6 @@ fn a_removed_device_reads_as_all_ones() {
     assert!(!machine.world.exchange.abandon(SLOT + 1));
     assert!(machine.world.exchange.abandon(SLOT));
     assert!(!machine.world.exchange.complete(1), "it was answered");
-    // The instruction is executed again, and finds no device at all.
     assert_eq!(resume(&mut machine), Next::Enter);
     assert_eq!(gpr(&machine, Gpr::Rax), 0xffff_ffff);
     // Memory that is gone in between still answers what was asked before.
