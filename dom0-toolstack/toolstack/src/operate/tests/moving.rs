@@ -160,6 +160,11 @@ fn platform() -> Vec<u8> {
 }
 
 fn world() -> World {
+    world_of(3)
+}
+
+/// One page in `stride` has something in it.
+fn world_of(stride: usize) -> World {
     let mut here = toolstack();
     let mut there = toolstack();
     (here.site.name, there.site.name) = ("here".into(), "there".into());
@@ -171,7 +176,7 @@ fn world() -> World {
     host(&here)
         .with(domain, |domain| {
             domain.platform = platform();
-            for page in (20..500).step_by(3) {
+            for page in (20..500).step_by(stride) {
                 let pattern = |at: usize| ((page as usize * at) >> 3) as u8;
                 *domain.pages.get_mut(&page).unwrap() = (0..4096).map(pattern).collect();
             }
@@ -443,11 +448,7 @@ fn a_writer_that_never_rests_is_dealt_with_as_asked() {
         },
         ..World::options()
     };
-    let world_of = || {
-        let world = world();
-        (world, 0)
-    };
-    let (world, mut step) = world_of();
+    let (world, mut step) = (world(), 0);
     let moved = world.migrate(options(OnMiss::Abort), |world| world.scribble(&mut step));
     let why = moved.unwrap_err().to_string();
     assert!(
@@ -455,11 +456,11 @@ fn a_writer_that_never_rests_is_dealt_with_as_asked() {
         "{why}"
     );
     assert!(!world.only_one_runs("abort"));
-    let (world, mut step) = world_of();
+    let (world, mut step) = (world(), 0);
     let moved = world.migrate(options(OnMiss::Pause), |world| world.scribble(&mut step));
     moved.unwrap();
     assert!(world.only_one_runs("pause"));
-    let (world, mut step) = world_of();
+    let (world, mut step) = (world(), 0);
     let moved = world.migrate(options(OnMiss::PostCopy), |world| world.scribble(&mut step));
     let why = moved.unwrap_err().to_string();
     assert!(why.contains("not implemented"), "{why}");
@@ -468,7 +469,7 @@ fn a_writer_that_never_rests_is_dealt_with_as_asked() {
         stop_and_copy: true,
         ..World::options()
     };
-    let (world, mut step) = world_of();
+    let (world, mut step) = (world(), 0);
     world
         .migrate(stop, |world| world.scribble(&mut step))
         .unwrap();
@@ -508,7 +509,7 @@ fn wherever_the_link_is_cut_one_copy_runs() {
 #[test]
 fn whatever_call_fails_one_copy_runs() {
     let calls = |which: fn(&World) -> usize| {
-        let world = world();
+        let world = world_of(40);
         let before = which(&world);
         world.migrate(MoveOptions::default(), |_| {}).unwrap();
         which(&world) - before
@@ -519,26 +520,26 @@ fn whatever_call_fails_one_copy_runs() {
     let devices_there = calls(|world| world.there.site.devices.calls.get());
     assert!(here > 100 && there > 30 && devices_here > 3 && devices_there > 3);
     for nth in 0..here {
-        let world = world();
+        let world = world_of(40);
         host(&world.here).fail_call(nth, Status::NoMemory);
         let _ = world.migrate(MoveOptions::default(), |_| {});
         world.only_one_runs(&std::format!("call {nth} here"));
     }
     for nth in 0..there {
-        let world = world();
+        let world = world_of(40);
         host(&world.there).fail_call(nth, Status::NoMemory);
         let _ = world.migrate(MoveOptions::default(), |_| {});
         world.only_one_runs(&std::format!("call {nth} there"));
     }
     for nth in 0..devices_here {
-        let world = world();
+        let world = world_of(40);
         let now = world.here.site.devices.calls.get();
         world.here.site.devices.fail.set(Some(now + nth));
         let _ = world.migrate(MoveOptions::default(), |_| {});
         world.only_one_runs(&std::format!("device call {nth} here"));
     }
     for nth in 0..devices_there {
-        let world = world();
+        let world = world_of(40);
         let now = world.there.site.devices.calls.get();
         world.there.site.devices.fail.set(Some(now + nth));
         let _ = world.migrate(MoveOptions::default(), |_| {});
