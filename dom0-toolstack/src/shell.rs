@@ -228,12 +228,7 @@ impl Shell {
                 interval_ms,
             } => self.ping(&host, count, interval_ms).await,
             Effect::Ip => {
-                let mut text = match &self.network {
-                    Some(network) => network.report().text(),
-                    None => "no network card\n".into(),
-                };
-                text += &self.networks.text();
-                console::write(text.as_bytes());
+                console::write(self.ip().as_bytes());
                 true
             }
             Effect::DiskList => {
@@ -247,6 +242,16 @@ impl Shell {
             } => self.disk_read(&disk, block, blocks).await,
             Effect::Power(action) => power(action).await,
         }
+    }
+
+    /// What `ip` says.
+    fn ip(&self) -> String {
+        let mut text = match &self.network {
+            Some(network) => network.report().text(),
+            None => "no network card\n".into(),
+        };
+        text += &self.networks.text();
+        text
     }
 
     async fn ping(&mut self, host: &str, count: Option<u32>, interval_ms: u32) -> bool {

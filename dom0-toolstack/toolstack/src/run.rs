@@ -162,8 +162,7 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
         Command::VcpuList { domain } => vcpu_list(hypervisor, domain),
         Command::DomainUptime { domain } => domains::uptime(toolstack, domain),
         Command::MigrateStatus => {
-            let now_us = toolstack.site.now_us();
-            print(show::moves(&toolstack.jobs.all(), now_us))
+            print(show::moves(&toolstack.jobs.all(), toolstack.site.now_us()))
         }
         Command::SchedCredit2(set) => domains::sched_credit2(toolstack, set),
         Command::Create {
@@ -179,11 +178,7 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
             target,
             paused,
             console,
-        } => {
-            let (made, digest) = toolstack.restore(&target, paused).await?;
-            let digest = format!(", memory digest {digest}");
-            domains::made("restored", &made, &digest, console)
-        }
+        } => domains::restore(toolstack, &target, paused, console).await,
         Command::Domain { domain, action } => domains::answer(toolstack, &domain, action).await,
         Command::Store(command) => stores::answer(toolstack, command).await,
         Command::Host(command) => host(toolstack, name, command).await,

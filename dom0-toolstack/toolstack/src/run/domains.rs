@@ -2,10 +2,10 @@
 
 use super::{Answer, Effect, print, some_or_all};
 use crate::command::{Action, AfterSave, ConsoleKind, SchedulerSet};
-use crate::config::{Attachment, Mac};
+use crate::config::{Attachment, DiskTarget, Mac};
 use crate::host::Hypervisor;
 use crate::names::{id_of, resolve};
-use crate::operate::migrate::Stage;
+use crate::operate::migrate::{MoveOptions, Stage};
 use crate::operate::{Created, OperateError, Toolstack};
 use crate::registry::Entry;
 use crate::show::{self, DeviceTail, Stream, Tail};
@@ -98,28 +98,8 @@ pub(super) async fn answer<S: Site>(
                 return Ok(Effect::AwaitEnd(domain));
             }
         }
-        Action::Save { target, after } => {
-            let saved = toolstack.save(domain, &target, after).await?;
-            let then = match after {
-                AfterSave::Destroy => "",
-                AfterSave::Run => "; it runs on",
-                AfterSave::Pause => "; it stays paused",
-            };
-            return print(format!("{saved}{then}\n"));
-        }
-        Action::Migrate { peer, options } => {
-            if domain == DomainId::CONTROL {
-                let what = "the control domain does not move\n".into();
-                return Ok(Effect::Fail(what));
-            }
-            let name = text(&info.name).into();
-            return Ok(Effect::Migrate {
-                domain,
-                name,
-                peer,
-                options,
-            });
-        }
+        Action::Save { target, after } => return save(toolstack, domain, &target, after).await,
+        Action::Migrate { peer, options } => return migrate(info, peer, options),
         Action::MigrateCancel => migrate_cancel(toolstack, domain)?,
         Action::DomId => return print(format!("{domain}\n")),
         Action::DomName => return print(format!("{}\n", text(&info.name))),
@@ -141,24 +121,75 @@ pub(super) async fn answer<S: Site>(
         Action::MemMax { mib } => toolstack.memory_max(domain, mib)?,
         Action::BlockList => return print(block_list(toolstack, domain)?),
         Action::BlockAttach(disk) => toolstack.attach_disk(domain, disk).await?,
-        Action::BlockDetach { index } => {
-            let wanted =
-                |device: &Device| matches!(device, Device::Disk(disk) if disk.index == index);
-            toolstack.detach(domain, wanted).await?;
-        }
+        Action::BlockDetach { index } => block_detach(toolstack, domain, index).await?,
         Action::NetworkList => return print(network_list(toolstack, domain)?),
         Action::NetworkAttach(vif) => {
             let mac = toolstack.attach_vif(domain, vif).await?;
             return print(format!("{mac}\n"));
         }
-        Action::NetworkDetach { device } => {
-            let mac = vif_named(&known(toolstack, domain)?, &device)?;
-            let wanted =
-                |device: &Device| matches!(device, Device::Vif(vif) if vif.mac == Some(mac));
-            toolstack.detach(domain, wanted).await?;
-        }
+        Action::NetworkDetach { device } => network_detach(toolstack, domain, &device).await?,
     }
     print(String::new())
+}
+
+/// `xl restore`.
+pub(super) async fn restore<S: Site>(
+    toolstack: &Toolstack<S>,
+    target: &DiskTarget,
+    paused: bool,
+    console: bool,
+) -> Answer {
+    let (domain, digest) = toolstack.restore(target, paused).await?;
+    let digest = format!(", memory digest {digest}");
+    made("restored", &domain, &digest, console)
+}
+
+async fn save<S: Site>(
+    toolstack: &Toolstack<S>,
+    domain: DomainId,
+    target: &DiskTarget,
+    after: AfterSave,
+) -> Answer {
+    let saved = toolstack.save(domain, target, after).await?;
+    let then = match after {
+        AfterSave::Destroy => "",
+        AfterSave::Run => "; it runs on",
+        AfterSave::Pause => "; it stays paused",
+    };
+    print(format!("{saved}{then}\n"))
+}
+
+fn migrate(info: &DomainInfo, peer: String, options: MoveOptions) -> Answer {
+    let domain = id_of(info);
+    if domain == DomainId::CONTROL {
+        let what = "the control domain does not move\n".into();
+        return Ok(Effect::Fail(what));
+    }
+    Ok(Effect::Migrate {
+        domain,
+        name: text(&info.name).into(),
+        peer,
+        options,
+    })
+}
+
+async fn block_detach<S: Site>(
+    toolstack: &Toolstack<S>,
+    domain: DomainId,
+    index: u8,
+) -> Result<(), OperateError> {
+    let wanted = |device: &Device| matches!(device, Device::Disk(disk) if disk.index == index);
+    toolstack.detach(domain, wanted).await
+}
+
+async fn network_detach<S: Site>(
+    toolstack: &Toolstack<S>,
+    domain: DomainId,
+    device: &str,
+) -> Result<(), OperateError> {
+    let mac = vif_named(&known(toolstack, domain)?, device)?;
+    let wanted = |device: &Device| matches!(device, Device::Vif(vif) if vif.mac == Some(mac));
+    toolstack.detach(domain, wanted).await
 }
 
 /// Refuses a domain that moves.

@@ -107,8 +107,8 @@ pub(super) static SPECS: &[Spec] = &[
           option('q', "quota", "PAGES", Kind::Text, "pages a second that each vCPU may write to meanwhile"),
           flag('p', "pause", "pause the domain for each harvest and what is read then"),
           flag('v', "verbose", "name the pages")],
-        ["examine the log of a domain's writes", "A diagnostic. Reads all of its memory, then again what the log says was written, round by round; at the end\n\
-          the domain is paused, and what is not as it was read last was missed by the log.\n"],
+        ["examine the log of a domain's writes", "A diagnostic. Reads all of its memory, then again what the log says was written, round by round;\n\
+          at the end the domain is paused, and what is not as it was read last was missed by the log.\n"],
         |_, arguments| Ok(on(Action::DirtyLog(DirtyLogOptions {
             rounds: arguments.number('n', 1..=1000)?.unwrap_or(DIRTY_LOG_ROUNDS),
             interval_ms: arguments.number('t', 10..=60_000)?.unwrap_or(DIRTY_LOG_INTERVAL_MS),

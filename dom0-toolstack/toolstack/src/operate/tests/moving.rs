@@ -1,6 +1,8 @@
 //! A domain moved between two hosts in memory: the same there as it was here; whatever fails, wherever
 //! the link is cut, exactly one copy runs and nothing is left of the other.
 
+mod faults;
+
 use super::*;
 use crate::config::Config;
 use crate::names;
@@ -448,7 +450,7 @@ fn a_writer_that_never_rests_is_dealt_with_as_asked() {
         },
         ..World::options()
     };
-    let (world, mut step) = (world(), 0);
+    let (world, mut step) = (world_of(3), 0);
     let moved = world.migrate(options(OnMiss::Abort), |world| world.scribble(&mut step));
     let why = moved.unwrap_err().to_string();
     assert!(
@@ -456,11 +458,11 @@ fn a_writer_that_never_rests_is_dealt_with_as_asked() {
         "{why}"
     );
     assert!(!world.only_one_runs("abort"));
-    let (world, mut step) = (world(), 0);
+    let (world, mut step) = (world_of(3), 0);
     let moved = world.migrate(options(OnMiss::Pause), |world| world.scribble(&mut step));
     moved.unwrap();
     assert!(world.only_one_runs("pause"));
-    let (world, mut step) = (world(), 0);
+    let (world, mut step) = (world_of(3), 0);
     let moved = world.migrate(options(OnMiss::PostCopy), |world| world.scribble(&mut step));
     let why = moved.unwrap_err().to_string();
     assert!(why.contains("not implemented"), "{why}");
@@ -469,80 +471,9 @@ fn a_writer_that_never_rests_is_dealt_with_as_asked() {
         stop_and_copy: true,
         ..World::options()
     };
-    let (world, mut step) = (world(), 0);
+    let (world, mut step) = (world_of(3), 0);
     world
         .migrate(stop, |world| world.scribble(&mut step))
         .unwrap();
     assert!(world.only_one_runs("stop and copy"));
-}
-
-/// After everything has healed, somebody who waits has an answer: the future ends by itself.
-#[test]
-fn wherever_the_link_is_cut_one_copy_runs() {
-    let whole = {
-        let world = world();
-        world.migrate(MoveOptions::default(), |_| {}).unwrap();
-        world.wire.weather.writes.get()
-    };
-    let mut moved = 0;
-    for cut in 0..whole {
-        let world = world();
-        let weather = Rc::clone(&world.wire.weather);
-        weather.left.set(Some(cut));
-        let mut down = 0;
-        let _ = world.migrate(MoveOptions::default(), |_| {
-            down += u32::from(weather.is_down.get());
-            // It heals after a while.
-            if down == 40_000 {
-                weather.left.set(None);
-                weather.is_down.set(false);
-            }
-        });
-        moved += u32::from(world.only_one_runs(&std::format!("cut at write {cut}")));
-    }
-    assert!(
-        moved > 0 && (moved as usize) < whole / 2,
-        "{moved} of {whole}"
-    );
-}
-
-#[test]
-fn whatever_call_fails_one_copy_runs() {
-    let calls = |which: fn(&World) -> usize| {
-        let world = world_of(40);
-        let before = which(&world);
-        world.migrate(MoveOptions::default(), |_| {}).unwrap();
-        which(&world) - before
-    };
-    let here = calls(|world| host(&world.here).state.borrow().calls);
-    let there = calls(|world| host(&world.there).state.borrow().calls);
-    let devices_here = calls(|world| world.here.site.devices.calls.get());
-    let devices_there = calls(|world| world.there.site.devices.calls.get());
-    assert!(here > 100 && there > 30 && devices_here > 3 && devices_there > 3);
-    for nth in 0..here {
-        let world = world_of(40);
-        host(&world.here).fail_call(nth, Status::NoMemory);
-        let _ = world.migrate(MoveOptions::default(), |_| {});
-        world.only_one_runs(&std::format!("call {nth} here"));
-    }
-    for nth in 0..there {
-        let world = world_of(40);
-        host(&world.there).fail_call(nth, Status::NoMemory);
-        let _ = world.migrate(MoveOptions::default(), |_| {});
-        world.only_one_runs(&std::format!("call {nth} there"));
-    }
-    for nth in 0..devices_here {
-        let world = world_of(40);
-        let now = world.here.site.devices.calls.get();
-        world.here.site.devices.fail.set(Some(now + nth));
-        let _ = world.migrate(MoveOptions::default(), |_| {});
-        world.only_one_runs(&std::format!("device call {nth} here"));
-    }
-    for nth in 0..devices_there {
-        let world = world_of(40);
-        let now = world.there.site.devices.calls.get();
-        world.there.site.devices.fail.set(Some(now + nth));
-        let _ = world.migrate(MoveOptions::default(), |_| {});
-        world.only_one_runs(&std::format!("device call {nth} there"));
-    }
 }
