@@ -28,6 +28,7 @@ mod ports;
 mod reset;
 mod restart;
 mod run;
+mod sleepers;
 mod world;
 mod xstate;
 

@@ -332,21 +332,6 @@ impl<B: Hosted> Host<B> {
         None
     }
 
-    /// Has a vCPU that sleeps woken at a host TSC; all ones for never.
-    fn sleep_until(&self, key: VcpuKey, deadline: u64) {
-        if deadline == u64::MAX {
-            return;
-        }
-        let mut sleepers = self.sleepers.lock();
-        match sleepers.iter_mut().find(|(_, sleeper)| *sleeper == key) {
-            // Woken otherwise the last time.
-            Some((before, _)) if *before == deadline => return,
-            Some((before, _)) => *before = deadline,
-            None => sleepers.push((deadline, key)),
-        }
-        self.note_next_sleeper(&sleepers);
-    }
-
     /// The guest has ended, by itself or by a fault.
     fn end(
         &'static self,
@@ -447,45 +432,6 @@ impl<B: Hosted> Host<B> {
             Ok(None) => {}
             Err(error) => panic!("the scheduler has lost a vCPU: {error:?}"),
         }
-    }
-
-    /// The host TSC at which the first sleeper wakes, all ones for never.
-    #[inline]
-    fn next_sleeper(&self) -> u64 {
-        self.next_sleep.load(Ordering::Acquire)
-    }
-
-    fn sleeper_is_due(&self) -> bool {
-        self.next_sleeper() <= clock::tsc()
-    }
-
-    fn wake_sleepers(&self) {
-        if !self.sleeper_is_due() {
-            return;
-        }
-        loop {
-            let now = clock::tsc();
-            let due = {
-                let mut sleepers = self.sleepers.lock();
-                let found = sleepers.iter().position(|(deadline, _)| *deadline <= now);
-                let due = found.map(|at| sleepers.swap_remove(at).1);
-                self.note_next_sleeper(&sleepers);
-                due
-            };
-            match due {
-                Some(key) => self.wake(key),
-                None => return,
-            }
-        }
-    }
-
-    fn note_next_sleeper(&self, sleepers: &[(u64, VcpuKey)]) {
-        let next = sleepers
-            .iter()
-            .map(|(deadline, _)| *deadline)
-            .min()
-            .unwrap_or(u64::MAX);
-        self.next_sleep.store(next, Ordering::Release);
     }
 
     fn serve_debug_key(&self) {

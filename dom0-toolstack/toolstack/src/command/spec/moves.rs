@@ -28,7 +28,8 @@ pub(super) static SPECS: &[Spec] = &[
         ["move a domain to another host while it runs",
          "HOST is one that xl host-list shows (xl host-add adds one), with --plaintext also an address.\n\
           Whatever fails, the domain runs on one of the two. Ctrl-C calls it off. throttle slows its\n\
-          writes down, pause stops it however long that takes, abort leaves it here. Its disks must be nbd:// exports.\n"],
+          writes down, pause stops it however long that takes, abort leaves it here. Its disks must be\n\
+          nbd:// exports.\n"],
         migrate),
     spec("xl migrate-status", &[], &[],
         ["domains on the move, and those that have moved lately", ""],
