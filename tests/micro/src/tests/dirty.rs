@@ -59,7 +59,7 @@ pub(crate) fn run(info: &StartInfo, arguments: &Arguments) -> Verdict {
     say!("DIRTY area={first}-{end} block={BLOCK_PAGES} image={image_end}");
     let (mut round, mut cost) = (1, Cost::default());
     while arguments.iters != Some(round) {
-        for page in (first..end).filter(|page| (page - first) / BLOCK_PAGES % 2 == 0) {
+        for page in (first..end).filter(|page| ((page - first) / BLOCK_PAGES).is_multiple_of(2)) {
             if !chosen(page, round) {
                 continue;
             }
