@@ -24,7 +24,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("echo \"open", &["quote", "not closed"]),
     ("ping 1.2.3", &["1.2.3"]),
     ("xl debug-keys Z", &["no debug key 'Z'"]),
-    ("xl migrate a b", &["not implemented"]),
+    ("xl rename a b", &["not implemented"]),
     ("xl create /dev/null", &["name"]),
     (
         "xl create /dev/null name=a memory=x kernel=module:micro",
