@@ -10,7 +10,7 @@ use core::net::IpAddr;
 use embassy_executor::Spawner;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::signal::Signal;
-use embassy_time::{Duration, Timer, with_timeout};
+use embassy_time::{Duration, Instant, Timer, with_timeout};
 use godwit_abi::DomainId;
 use godwit_migrate::link::{Link, LinkError};
 use godwit_toolstack::hosts::MIGRATION_PORT;
@@ -23,6 +23,9 @@ pub(crate) const ARRIVALS_MAX: usize = 2;
 pub(crate) const DEPARTURES_MAX: usize = 4;
 /// After a connection that could not be taken.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+/// For so long a host that listens to nobody is tried again: all that listens there may be at work.
+const BUSY_LIMIT: Duration = Duration::from_secs(3);
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 const HANDSHAKE_LIMIT: Duration = Duration::from_micros(HANDSHAKE_LIMIT_US);
 
 impl Link for TcpStream {
@@ -67,7 +70,14 @@ impl Peers for Hosts {
         let target = self.tools.target(peer)?;
         let endpoint = target.endpoint();
         let address: IpAddr = network.resolve(&endpoint.address).await?;
-        let stream = TcpStream::connect(network.stack, address, endpoint.port).await?;
+        let begun = Instant::now();
+        let stream = loop {
+            match TcpStream::connect(network.stack, address, endpoint.port).await {
+                Ok(stream) => break stream,
+                Err(_) if begun.elapsed() < BUSY_LIMIT => Timer::after(BUSY_PAUSE).await,
+                Err(why) => return Err(why),
+            }
+        };
         match with_timeout(HANDSHAKE_LIMIT, self.tools.greet(stream, &target)).await {
             Ok(greeted) => greeted,
             Err(_) => Err(format!("{endpoint}: it does not answer the greeting")),

@@ -15,6 +15,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use snow::HandshakeState;
 
+/// Instead of the length of a message: there is none.
+const GO_AWAY: [u8; 2] = [0; 2];
 /// The octets of a verdict's body: a code and a tag.
 const VERDICT_BYTES: usize = 2 + 16;
 
@@ -99,7 +101,8 @@ impl Initiator {
             Ok(next) => next,
             Err(error) => {
                 self.stage = Stage::Ended;
-                Next::ended(Vec::new(), Err(error))
+                // The peer need not wait for the third message.
+                Next::ended(GO_AWAY.to_vec(), Err(error))
             }
         }
     }

@@ -13,7 +13,7 @@ fn a_changed_greeting_is_a_downgrade() {
         let case = Case::default();
         let ([connecting, accepting], _) = case.run(|from, bytes| {
             // 4 becomes 3: a version that both know, and not the newest.
-            if from == sender && bytes[..8] == MAGIC {
+            if from == sender && bytes.starts_with(&MAGIC) {
                 bytes[12] = 3;
             }
         });
@@ -27,7 +27,7 @@ fn a_changed_greeting_is_a_downgrade() {
     // claims to have seen: only message 3 says so, and it is encrypted, so this is a peer's doing.
     let case = Case::default();
     let ([connecting, _], _) = case.run(|from, bytes| {
-        if from == Sender::Responder && bytes[..8] == MAGIC {
+        if from == Sender::Responder && bytes.starts_with(&MAGIC) {
             bytes[22] = Refusal::StreamVersion.code() as u8;
         }
     });
