@@ -8,7 +8,7 @@
 use super::served::{self, OtherEnd};
 use super::{Better, Row, exits, fact};
 use crate::{shell, task_image};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use godwit_harness::{
     DiskConfig, DiskInterface, Emulator, Flavour, GuestKernel, Host, HostConfig, Image, Link,
     Network, PortKind, Ramdisk, StoreImage, VolumeContents, guest_fact,
@@ -153,15 +153,20 @@ fn counted(emulator: Emulator) -> Result<Vec<Row>> {
     for figure in FIGURES {
         rows.extend(exit(emulator, &said, figure)?);
     }
-    rows.extend(served::disk(&mut site.host, NAME)?);
+    note(&rows);
+    rows.extend(note(&served::disk(&mut site.host, NAME)?));
     let stream_bytes = match emulator {
         Emulator::Qemu | Emulator::Kvm => STREAM_BYTES_QEMU,
         Emulator::Bochs => {
-            rows.extend(served::network(&mut site.host, NAME, STREAM_BYTES_BOCHS)?);
+            rows.extend(note(&served::network(
+                &mut site.host,
+                NAME,
+                STREAM_BYTES_BOCHS,
+            )?));
             0
         }
     };
-    site.host.command(&format!("xl destroy {NAME}"))?;
+    ask(&mut site.host, &format!("xl destroy {NAME}"))?;
     let (said, _) = guest(&mut site.host, 2, "godwit.run=guest,exits,only=ipi")?;
     let ipi = figure(
         "ipi",
@@ -170,6 +175,7 @@ fn counted(emulator: Emulator) -> Result<Vec<Row>> {
         None,
     );
     rows.extend(exit(emulator, &said, &ipi)?);
+    note(&rows);
     drop(site);
     if stream_bytes > 0 {
         // Where idle time is skipped, TCP's timers run out before the other end can answer.
@@ -178,6 +184,12 @@ fn counted(emulator: Emulator) -> Result<Vec<Row>> {
         rows.extend(served::network(&mut site.host, NAME, stream_bytes)?);
     }
     Ok(rows)
+}
+
+/// Shows what has been measured so far: what comes may take long, and fail.
+fn note(rows: &[Row]) -> Vec<Row> {
+    eprint!("{}", super::table(rows));
+    rows.to_vec()
 }
 
 /// A host with a store, on a link with a program at the other end. Fields drop in order.
@@ -233,6 +245,12 @@ fn disk(label: &str) -> Result<PathBuf> {
     Ok(disk)
 }
 
+/// A command with the time-out of a guest: the line is slow, and the guest goes on meanwhile.
+pub(super) fn ask(host: &mut Host, line: &str) -> Result<String> {
+    let timeout = TIMEOUT * host.emulator().slowness();
+    host.console().command(line, timeout)
+}
+
 /// Makes a guest and waits for its shell. Returns its console and what the host says about it.
 fn guest(host: &mut Host, vcpus: u32, words: &str) -> Result<(String, String)> {
     let line = format!(
@@ -241,27 +259,26 @@ fn guest(host: &mut Host, vcpus: u32, words: &str) -> Result<(String, String)> {
          on_crash=preserve disk='[\"main/bench,raw,vda,w\"]' vif='[\"type=nat\"]' \
          extra=\"console=ttyS0 panic=-1 {words}\""
     );
-    let created = host.command(&line)?;
+    let created = ask(host, &line)?;
     ensure!(created.contains("created domain"), "{line}:\n{created}");
     let slowness = host.emulator().slowness();
     let deadline = Instant::now() + TIMEOUT * slowness;
     loop {
         std::thread::sleep(LOOK_PERIOD * slowness);
-        let facts = host.command(&format!("xl list -l {NAME}"))?;
+        let list = ask(host, "xl list")?;
+        let row = list.lines().find(|line| line.starts_with(NAME));
+        let state = row.and_then(|row| row.split_whitespace().nth(4));
+        let state = state.with_context(|| format!("no {NAME} in:\n{list}"))?;
         // One that waits may be at its shell. Showing a whole console would disturb one that measures.
-        let waits = fact(&facts, "vcpus_blocked")? >= f64::from(vcpus);
-        let said = match waits || Instant::now() >= deadline {
-            true => host.command(&format!("xl console -n {NAME}"))?,
-            false => String::new(),
-        };
-        if said.contains("GUEST end shell") && !said.contains(" BAD ") {
-            return Ok((said, facts));
+        let over = state.contains(['s', 'c']) || Instant::now() > deadline;
+        if !over && !state.contains('b') {
+            continue;
         }
-        // Only a domain that has ended has a reason.
-        ensure!(
-            !facts.lines().any(|line| line.starts_with("reason")) && Instant::now() < deadline,
-            "the guest failed:\n{said}\n{facts}"
-        );
+        let said = ask(host, &format!("xl console -n {NAME}"))?;
+        if said.contains("GUEST end shell") && !said.contains(" BAD ") {
+            return Ok((said, ask(host, &format!("xl list -l {NAME}"))?));
+        }
+        ensure!(!over, "the guest failed, state {state}:\n{said}");
     }
 }
 

@@ -5,6 +5,7 @@
 //! other end is not in it. Each figure is the difference of a long and a short run of the same
 //! command, so that what the command costs by itself is not in it either.
 
+use super::guests::ask;
 use super::{Better, Row};
 use crate::shell;
 use anyhow::{Context, Result, ensure};
@@ -48,9 +49,9 @@ impl Ran {
 }
 
 fn run(host: &mut Host, guest: &str, line: &str) -> Result<Ran> {
-    let before = cpu_time(&host.command("xl list -l")?)?;
+    let before = cpu_time(&ask(host, "xl list -l")?)?;
     let said = host.guest_shell(guest, line, TIMEOUT)?;
-    let after = cpu_time(&host.command("xl list -l")?)?;
+    let after = cpu_time(&ask(host, "xl list -l")?)?;
     ensure!(said.contains("status=0"), "in the guest, {line}:\n{said}");
     Ok(Ran {
         said,
