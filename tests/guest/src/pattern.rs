@@ -11,11 +11,17 @@ pub(crate) fn word(seed: u64, place: u64, round: u64) -> u64 {
 /// Fills `bytes` for a place and a round.
 pub(crate) fn fill(bytes: &mut [u8], seed: u64, place: u64, round: u64) {
     let start = word(seed, place, round);
-    for (index, chunk) in bytes.chunks_mut(8).enumerate() {
-        // Cheaper than `word`, and still different everywhere.
+    // Cheaper than `word`, and still different everywhere.
+    let value = |index: usize| {
         let value = start.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        chunk.copy_from_slice(&value.to_le_bytes()[..chunk.len()]);
+        value.to_le_bytes()
+    };
+    let (chunks, rest) = bytes.as_chunks_mut();
+    let whole = chunks.len();
+    for (index, chunk) in chunks.iter_mut().enumerate() {
+        *chunk = value(index);
     }
+    rest.copy_from_slice(&value(whole)[..rest.len()]);
 }
 
 /// The offset of the first byte that is not what [`fill`] would have written.
