@@ -59,10 +59,7 @@ pub(crate) fn arguments(config: &HostConfig, serial_port: u16, work: &Path) -> R
 fn machine(a: &mut Arguments, config: &HostConfig) -> Result<()> {
     let kvm = config.emulator == Emulator::Kvm;
     let default_cpu = if kvm { "host" } else { "max" };
-    // One thread for all CPUs: with one each, QEMU 7.2 now and then puts the host's registers into a VMCB when both CPUs are busy
-    // with #VMEXITs, and the guest is dead (its RIP is that behind the host's VMRUN).
-    let tcg = "tcg,thread=single";
-    a.pair("-accel", if kvm { "kvm" } else { tcg });
+    a.pair("-accel", if kvm { "kvm" } else { "tcg" });
     a.pair("-cpu", config.cpu_model.as_deref().unwrap_or(default_cpu));
     if config.exact_time {
         ensure!(!kvm, "KVM cannot count instructions: use --emulator qemu");
