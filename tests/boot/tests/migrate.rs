@@ -163,3 +163,25 @@ fn migrate_cut_qemu() -> Result<()> {
     migrate(&mut a, &mut b, "", &OTHER.to_string())?;
     Ok(())
 }
+
+/// A guest that has not begun yet is moved paused, and begins on the other host.
+fn begins_there(label: &str, emulators: [Emulator; 2]) -> Result<()> {
+    let Pair {
+        hosts: [mut a, mut b],
+        link: _link,
+    } = boot(label, emulators)?;
+    let line = godwit_boot_tests::guest::create_line("t", "hello");
+    a.command(&line.replace("xl create", "xl create -p"))?;
+    let line = format!("xl migrate --verify t plaintext:{OTHER}");
+    let timeout = MOVE_TIMEOUT * a.emulator().slowness();
+    let said = a.console().command(&line, timeout)?;
+    ensure!(said.contains("moved domain 't'"), "{line}:\n{said}");
+    ensure!(state(&mut a, "t")?.is_none(), "it is still listed");
+    b.command("xl unpause t")?;
+    godwit_boot_tests::guest::passes(&mut b, "t", "hello")
+}
+
+#[test]
+fn migrate_paused_bochs() -> Result<()> {
+    begins_there("migrate-paused-bochs", [Emulator::Bochs; 2])
+}
