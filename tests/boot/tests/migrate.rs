@@ -66,11 +66,10 @@ fn written(host: &mut Host, since: u64) -> Result<u64> {
     loop {
         let said = host.command("xl console -n lin")?;
         ensure!(!said.contains("BAD"), "the guest found a bad page:\n{said}");
+        // The last line may not be whole yet.
         let totals = said.lines().filter(|line| line.starts_with("D t="));
-        ensure!(
-            totals.clone().all(|line| line.ends_with("bad=0")),
-            "bad pages:\n{said}"
-        );
+        let bad = |line: &str| line.contains(" bad=") && !line.contains(" bad=0");
+        ensure!(!totals.clone().any(bad), "bad pages:\n{said}");
         let total = totals
             .filter_map(|line| line.split_once("total=")?.1.split_once(' ')?.0.parse().ok())
             .next_back()
@@ -88,6 +87,16 @@ fn written(host: &mut Host, since: u64) -> Result<u64> {
 
 fn free_mib(host: &mut Host) -> Result<u64> {
     Ok(fact(&host.command("xl info")?, "free_memory")?.parse()?)
+}
+
+/// Fails when a domain's memory has not come back; the hypervisor may have kept some for itself.
+fn no_less(before_mib: u64, now_mib: u64) -> Result<()> {
+    const KEPT_MIB: u64 = 4;
+    ensure!(
+        now_mib + KEPT_MIB >= before_mib,
+        "memory is left over: {before_mib} MiB were free, now {now_mib}"
+    );
+    Ok(())
 }
 
 /// Moves the guest and watches it count on; returns what the command said.
@@ -118,7 +127,9 @@ fn there_and_back(label: &str, emulators: [Emulator; 2]) -> Result<()> {
     ensure!(status.contains("moved"), "{status}");
     GUEST.clear(&mut a)?;
     let now = [free_mib(&mut a)?, free_mib(&mut b)?];
-    ensure!(free == now, "memory is left over: {free:?}, now {now:?}");
+    for (free, now) in free.into_iter().zip(now) {
+        no_less(free, now)?;
+    }
     Ok(())
 }
 
@@ -156,7 +167,7 @@ fn migrate_cut_qemu() -> Result<()> {
         ensure!(Instant::now() < deadline, "it is never given up there");
         std::thread::sleep(LOOK_PERIOD);
     }
-    ensure!(free == free_mib(&mut b)?, "memory is left over");
+    no_less(free, free_mib(&mut b)?)?;
     // When they find each other again it moves all the same.
     link.restore();
     ping_until_clean(&mut a, OTHER)?;
