@@ -28,6 +28,8 @@ use super::{Host, Hosted};
 
 /// Leaves handled by one step of arming or disarming.
 const SWEEP_BUDGET: usize = 8 * 512;
+/// Pages looked at or made dirty by one `dirty_harvest` or `dirty_put_back`, but for those that a table says are clean.
+const HARVEST_BUDGET: usize = 8 * 512;
 /// Most pages of one `dirty_harvest` or `dirty_put_back`: 256 MiB, 8 KiB of bitmap.
 const BITMAP_PAGES_MAX: u64 = 1 << 16;
 const PAGE_BYTES: u64 = 4096;
@@ -46,6 +48,11 @@ pub(super) enum Tracking {
 /// Pages of guest-physical space behind a cursor.
 fn left(cursor: &Cursor) -> u64 {
     (cursor.end().0 - cursor.position().0) / PAGE_BYTES
+}
+
+/// Pages that a cursor has passed.
+fn pages_between(before: &Cursor, after: &Cursor) -> u64 {
+    (after.position().0 - before.position().0) / PAGE_BYTES
 }
 
 impl<F: Format> DomainMemory<F> {
@@ -105,24 +112,31 @@ impl<F: Format> DomainMemory<F> {
         Ok((left(&cursor), flush))
     }
 
-    fn harvest(&self, mut cursor: Cursor, words: &mut [u64]) -> Result<Flush, Status> {
+    /// Moves the cursor past what it has done.
+    fn harvest(&self, cursor: &mut Cursor, words: &mut [u64]) -> Result<Flush, Status> {
         let mut guard = self.inner.lock();
         let inner = guard.as_mut().ok_or(Status::BadState)?;
         let mut bitmap = Bitmap::new(cursor.position(), words).map_err(refused)?;
         inner
             .tables
-            .harvest(&mut Tables, &mut cursor, &mut bitmap, usize::MAX)
+            .harvest(&mut Tables, cursor, &mut bitmap, HARVEST_BUDGET)
             .map_err(|_| Status::BadState)
     }
 
-    fn put_back(&self, mut cursor: Cursor, words: &mut [u64]) -> Result<(), Status> {
+    /// As `harvest`.
+    fn put_back(
+        &self,
+        cursor: &mut Cursor,
+        words: &mut [u64],
+        budget: usize,
+    ) -> Result<(), Status> {
         let mut guard = self.inner.lock();
         let inner = guard.as_mut().ok_or(Status::BadState)?;
         let bitmap = Bitmap::new(cursor.position(), words).map_err(refused)?;
         // More rights need no flush.
         let _none = inner
             .tables
-            .put_back(&mut Tables, &mut cursor, &bitmap, usize::MAX)
+            .put_back(&mut Tables, cursor, &bitmap, budget)
             .map_err(refused)?;
         Ok(())
     }
@@ -207,21 +221,24 @@ impl<B: Hosted> Caller<'_, B> {
         address: u64,
     ) -> Result<u64, Refusal> {
         let pages = pages.min(BITMAP_PAGES_MAX);
-        let cursor = over(first, pages)?;
+        let all = over(first, pages)?;
         let mut words = vec![0u64; pages.div_ceil(64) as usize];
         // Before anything is cleared: what has been is told nobody else.
         self.check(address, words.len() as u64 * 8, Wanted::Write)?;
         if domain.memory.method() == Method::DirtyLog {
             self.host.flush_domain(domain);
         }
-        let flush = domain.memory.harvest(cursor, &mut words)?;
+        let mut rest = all;
+        let flush = domain.memory.harvest(&mut rest, &mut words)?;
         self.host.settle(domain, flush);
-        let bytes = words.as_bytes();
+        let done = pages_between(&all, &rest);
+        let bytes = words[..done.div_ceil(64) as usize].as_bytes();
         if let Err(refusal) = self.put(address, bytes.len() as u64, bytes) {
-            domain.memory.put_back(cursor, &mut words)?;
+            let mut again = all;
+            domain.memory.put_back(&mut again, &mut words, usize::MAX)?;
             return Err(refusal);
         }
-        Ok(pages)
+        Ok(done)
     }
 
     pub(super) fn put_back_dirty(
@@ -232,13 +249,19 @@ impl<B: Hosted> Caller<'_, B> {
         address: u64,
     ) -> Result<u64, Refusal> {
         let pages = pages.min(BITMAP_PAGES_MAX);
-        let cursor = over(first, pages)?;
+        let all = over(first, pages)?;
         let mut words = vec![0u64; pages.div_ceil(64) as usize];
         if !self.domain.memory.read(address, words.as_mut_bytes()) {
             return Err(Status::BadAddress.into());
         }
-        domain.memory.put_back(cursor, &mut words)?;
-        Ok(pages)
+        let mut rest = all;
+        let budget = HARVEST_BUDGET;
+        domain.memory.put_back(&mut rest, &mut words, budget)?;
+        // Whole words, so that the caller goes on with the next one.
+        Ok(match rest.is_done() {
+            true => pages,
+            false => pages_between(&all, &rest) / 64 * 64,
+        })
     }
 
     pub(super) fn limit_writes(&self, domain: &Domain<B>, pages_per_s: u64) {

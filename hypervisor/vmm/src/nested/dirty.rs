@@ -91,7 +91,8 @@ impl<F: Format> NestedTables<F> {
     }
 
     /// Collects the dirty pages of the cursor's range into the bitmap, and makes them clean. A large leaf that reaches out of the
-    /// range stays dirty. The bitmap must cover the range. Budget in slots, a table at a time.
+    /// range stays dirty. The bitmap must cover the range. Budget in slots, a table at a time; a table
+    /// with nothing dirty counts as one.
     pub fn harvest(
         &mut self,
         memory: &mut impl TableMemory,
@@ -110,10 +111,9 @@ impl<F: Format> NestedTables<F> {
         while !cursor.is_done() && left > 0 {
             let slot = self.find(memory, cursor.next);
             if slot.level == 1 {
-                let begin = cursor.next;
-                flush = flush.and(self.harvest_table(memory, slot, cursor, bitmap));
-                let slots = (cursor.next - begin) / FRAME_SIZE_BYTES;
-                left = left.saturating_sub(slots as usize);
+                let (slots, owed) = self.harvest_table(memory, slot, cursor, bitmap);
+                flush = flush.and(owed);
+                left = left.saturating_sub(slots);
                 continue;
             }
             let end = slot.end().min(cursor.end);
@@ -129,20 +129,20 @@ impl<F: Format> NestedTables<F> {
         Ok(flush)
     }
 
-    /// Harvests from a slot of a lowest table to the table's or the range's end.
+    /// Harvests from a slot of a lowest table to the table's or the range's end. Returns how many slots that has cost, too.
     fn harvest_table(
         &mut self,
         memory: &mut impl TableMemory,
         first: Slot,
         cursor: &mut Cursor,
         bitmap: &mut Bitmap<'_>,
-    ) -> Flush {
+    ) -> (usize, Flush) {
         let (directory, entry) = first.parent(2);
         let table_end = first.start + (ENTRIES_PER_TABLE - first.index()) as u64 * FRAME_SIZE_BYTES;
         let raw = memory.read(directory, entry);
         if !is_dirty_below::<F>(raw) {
             cursor.advance_to(table_end);
-            return Flush::None;
+            return (1, Flush::None);
         }
         let mut flush = Flush::None;
         let slots = (cursor.end.min(table_end) - first.start).div_ceil(FRAME_SIZE_BYTES);
@@ -167,7 +167,7 @@ impl<F: Format> NestedTables<F> {
             memory.write(directory, entry, F::table(first.table().address(), false));
         }
         cursor.advance_to(table_end);
-        flush
+        (slots as usize, flush)
     }
 
     /// Makes the pages dirty again whose bits are set, in the cursor's range, which the bitmap must cover. Pages unmapped since are
