@@ -64,7 +64,7 @@ fn linux(label: &str, emulator: Emulator, cpus: u32, guests: &[u32]) -> Result<(
 
 #[test]
 fn linux_qemu() -> Result<()> {
-    linux("linux-qemu", Emulator::Qemu, 2, &[1, 4])
+    linux("linux-qemu", Emulator::Qemu, 1, &[1, 4])
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn linux_ends_qemu() -> Result<()> {
         "linux-ends-qemu",
         Emulator::Qemu,
         Flavour::Cloud,
-        |config| config.cpus(2),
+        |config| config.cpus(1),
     )?;
     let host = &mut bench.host;
     let mut free = None;
@@ -120,7 +120,7 @@ fn linux_ends_qemu() -> Result<()> {
 #[test]
 fn linux_smp_load_qemu() -> Result<()> {
     let mut bench = boot("linux-smp-qemu", Emulator::Qemu, Flavour::Cloud, |config| {
-        config.cpus(2)
+        config.cpus(1)
     })?;
     let host = &mut bench.host;
     let guest = guest(

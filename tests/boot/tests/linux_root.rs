@@ -21,7 +21,7 @@ fn linux_root_qemu() -> Result<()> {
         .write()?;
     let mut bench = boot(label, Emulator::Qemu, Flavour::Cloud, |config| {
         config
-            .cpus(2)
+            .cpus(1)
             .disk(DiskConfig::new(&disk, DiskInterface::VirtioBlk))
     })?;
     let host = &mut bench.host;
