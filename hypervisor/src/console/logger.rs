@@ -76,11 +76,13 @@ impl Log for Logger {
             .get()
             .is_some_and(|limit| record.level() <= *limit)
         {
-            let _ = write!(
-                SerialWriter(&mut super::SERIAL.lock()),
-                "(godwit) {level}{}\r\n",
-                record.args()
-            );
+            super::SERIAL.lock().write_line(|serial| {
+                let _ = write!(
+                    SerialWriter(serial),
+                    "(godwit) {level}{}\r\n",
+                    record.args()
+                );
+            });
         }
     }
 

@@ -5,6 +5,7 @@ use uart_16550::spec::registers::IER;
 use uart_16550::{Config, Uart16550};
 
 use super::keys::{Focus, Keys};
+use godwit_vmm::console_row::Row;
 
 /// Port of COM1.
 const COM1: u16 = 0x3f8;
@@ -54,6 +55,7 @@ pub(super) struct Serial {
     send: Queue<SEND_BYTES>,
     receive: Queue<RECEIVE_BYTES>,
     keys: Keys,
+    row: Row,
     interrupts: bool,
     waiting_for_room: bool,
 }
@@ -65,6 +67,7 @@ impl Serial {
             send: Queue::new(),
             receive: Queue::new(),
             keys: Keys::new(),
+            row: Row::new(),
             interrupts: false,
             waiting_for_room: false,
         }
@@ -111,6 +114,7 @@ impl Serial {
     /// dom0's bytes: as many as there is room for. When that is not all, `serve` says when there is.
     pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
         let taken = self.enqueue(bytes);
+        self.row.sent(&bytes[..taken]);
         self.waiting_for_room = taken < bytes.len();
         taken
     }
@@ -122,6 +126,16 @@ impl Serial {
             .count();
         self.pump();
         taken
+    }
+
+    /// A line of the hypervisor's, between those of dom0: `line` writes it, with its line feed.
+    pub(super) fn write_line(&mut self, line: impl FnOnce(&mut Self)) {
+        let row = core::mem::take(&mut self.row);
+        let (before, behind) = row.around();
+        self.write_waiting(before);
+        line(self);
+        self.write_waiting(behind);
+        self.row = row;
     }
 
     /// The hypervisor's bytes: all of them, waiting for room where there is none.

@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod calibration;
 pub mod code;
+pub mod console_row;
 pub mod cpuid;
 pub mod devices;
 pub mod emulate;
