@@ -10,6 +10,7 @@ mod dirty;
 mod disk;
 mod exits;
 mod heartbeat;
+mod load;
 mod pattern;
 mod port;
 mod power;
@@ -36,6 +37,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         shootdown::run,
     ),
     ("dirty", "writes and checks memory at a rate", dirty::run),
+    (
+        "load",
+        "writes memory in a known way, and shows pauses",
+        load::run,
+    ),
     ("disk", "writes and checks blocks of a disk", disk::run),
     ("tcp-serve", "answers tcp-send on a port", tcp::serve),
     (
