@@ -15,10 +15,10 @@ use godwit_abi::DomainId;
 use godwit_migrate::link::{Link, LinkError};
 use godwit_toolstack::hosts::MIGRATION_PORT;
 use godwit_toolstack::hosts::link::{HANDSHAKE_LIMIT_US, HostLink};
-use godwit_toolstack::operate::migrate::{Job, MoveOptions, Peers};
+use godwit_toolstack::operate::migrate::{ARRIVALS_MAX, Job, MoveOptions, Peers};
 
-/// Domains taken in at a time.
-pub(crate) const ARRIVALS_MAX: usize = 2;
+/// Connections that are heard at a time: domains that come, and who asks about some.
+const LISTENERS: usize = ARRIVALS_MAX + 2;
 /// Domains given away at a time, those that wait for an answer included.
 pub(crate) const DEPARTURES_MAX: usize = 4;
 /// After a connection that could not be taken.
@@ -89,7 +89,7 @@ impl Peers for Hosts {
 pub(crate) fn start(hosts: Hosts, spawner: Spawner) {
     let tools = hosts.tools;
     if let Some(network) = hosts.network {
-        for _ in 0..ARRIVALS_MAX {
+        for _ in 0..LISTENERS {
             spawner.spawn(listen(hosts, network).expect("the pool has as many"));
         }
     }
@@ -103,7 +103,7 @@ pub(crate) fn start(hosts: Hosts, spawner: Spawner) {
 }
 
 /// Takes in one domain after the other.
-#[embassy_executor::task(pool_size = ARRIVALS_MAX)]
+#[embassy_executor::task(pool_size = LISTENERS)]
 async fn listen(hosts: Hosts, network: Network) -> ! {
     let tools = hosts.tools;
     loop {

@@ -31,7 +31,7 @@ use godwit_toolstack::net::report::InterfaceReport;
 use stack::StackDriver;
 
 /// Sockets there can be: DHCP, DNS, ping, the echo service, and a reserve for what is to come.
-const SOCKETS_MAX: usize = 24;
+const SOCKETS_MAX: usize = 32;
 /// How long the first prompt waits for an address.
 const UP_LIMIT: Duration = Duration::from_secs(5);
 /// How often it looks.

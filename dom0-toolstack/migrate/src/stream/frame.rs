@@ -66,6 +66,8 @@ kinds! {
     0x0107 HOLES "holes";
     /// When the clock of the domain was read, by the clock of who takes it over (u64, microseconds).
     0x0108 STOPPED "stopped";
+    /// Bytes that only measure the link; in the answer how many were taken (u64).
+    0x0140 PROBE "probe";
     /// The last frame; no body.
     0x7fff END "end";
     /// Where the domain comes from, text for people.

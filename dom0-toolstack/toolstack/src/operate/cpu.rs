@@ -21,9 +21,9 @@ impl<S: Site> Toolstack<S> {
         Ok(record)
     }
 
-    /// Gives a domain that was just made here the CPU it had elsewhere. Everything that this host lacks of
-    /// it is named.
-    pub(super) fn take_cpu(&self, domain: DomainId, record: &[u8]) -> Result<(), OperateError> {
+    /// Whether a domain that was just made here can have the CPU it had elsewhere. Everything that this host
+    /// lacks of it is named.
+    pub(super) fn compare_cpu(&self, domain: DomainId, record: &[u8]) -> Result<(), OperateError> {
         let wrong = |why: String| OperateError::Other(format!("the domain's CPU: {why}"));
         let wanted = CpuPolicyState::decode(record).map_err(|error| wrong(error.to_string()))?;
         wanted.check().map_err(|error| wrong(error.to_string()))?;
@@ -37,7 +37,13 @@ impl<S: Site> Toolstack<S> {
                 "a domain made with cpu_policy=\"portable\" on the lesser host runs on both";
             return Err(wrong(format!("this host lacks {lacks} ({advice})")));
         }
+        Ok(())
+    }
+
+    /// Gives it that CPU.
+    pub(super) fn take_cpu(&self, domain: DomainId, record: &[u8]) -> Result<(), OperateError> {
+        self.compare_cpu(domain, record)?;
         let set = self.site.hypervisor().cpu_policy_set(domain, record);
-        set.map_err(|status| wrong(status.to_string()))
+        set.map_err(|status| OperateError::Other(format!("the domain's CPU: {status}")))
     }
 }

@@ -19,6 +19,7 @@
 
 mod arrive;
 mod attempts;
+mod check;
 mod copy;
 mod destination;
 mod hashes;
@@ -26,15 +27,18 @@ mod hello;
 mod job;
 mod kept;
 mod landing;
+mod objection;
 mod settle;
 mod source;
 mod stop;
+mod survey;
 mod talk;
 mod time;
 
 pub use attempts::Attempts;
 pub use copy::Totals;
-pub use job::{Direction, Job, Jobs, Stage};
+pub use job::{ARRIVALS_MAX, Direction, Job, Jobs, Stage};
+pub use objection::{Cause, Objection};
 
 use alloc::string::String;
 use godwit_migrate::link::Link;

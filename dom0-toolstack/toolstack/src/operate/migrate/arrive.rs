@@ -4,6 +4,8 @@ use super::destination::{reason, request, unexpected};
 use super::hello::Hello;
 use super::job::{Direction, Job, Stage};
 use super::landing::Landing;
+use super::objection::refuse;
+use super::survey::answer;
 use super::talk::Talk;
 use super::time::{STILL_US_MAX, add_still};
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, WORK_LIMIT_US};
@@ -143,9 +145,10 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
     async fn accept(&mut self, offer: Input, cpu: &[u8]) -> Result<(), OperateError> {
         let effects = self.step(offer)?;
         let tools = self.tools;
-        let problems = tools.check_arrival(&self.entry).await?;
-        if !problems.is_empty() {
-            return Err(OperateError::Other(problems.join("\n")));
+        let looked = tools.object_to_arrival(&self.hello, &self.entry, cpu);
+        let (all, readiness) = looked.await?;
+        if !all.is_empty() {
+            return Err(refuse(&all));
         }
         let hypervisor = tools.site.hypervisor();
         // While devices were looked at, another task may have made a domain.
@@ -167,7 +170,13 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         tools.take_cpu(domain, cpu)?;
         self.arrived.cpu = true;
         self.job.enter(Stage::Copy);
-        self.reply(&effects).await
+        let reply = effects.send.expect("an offer that is taken is answered");
+        let (message, text) = (reply.encode(), readiness.encode());
+        let pieces: [&[u8]; 2] = [&message, text.as_bytes()];
+        self.talk
+            .say(FrameKind::REPLY, &pieces, ANSWER_LIMIT_US)
+            .await?;
+        self.talk.push(ANSWER_LIMIT_US).await
     }
 
     fn note(&self, domain: DomainId) -> Result<(), OperateError> {
@@ -194,7 +203,9 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         let made = self.made.as_mut().expect("it was accepted");
         let is_open = self.state == State::Receiving;
         match frame.kind {
-            FrameKind::CLOCK => self.tell_time(&frame).await,
+            FrameKind::CLOCK | FrameKind::PROBE => {
+                answer(&self.tools.site, &mut self.talk, &frame).await
+            }
             FrameKind::REQUEST => self.asked(&frame).await,
             _ if !is_open => Err(unexpected(&self.talk, &frame)),
             FrameKind::BATCH => {
@@ -216,18 +227,6 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
             }
             _ => self.arrived.take(frame),
         }
-    }
-
-    /// Answers a CLOCK.
-    async fn tell_time(&mut self, frame: &Frame) -> Result<(), OperateError> {
-        let here = self.tools.site.now_us().to_le_bytes();
-        if frame.body.len() != here.len() {
-            return Err(unexpected(&self.talk, frame));
-        }
-        self.talk
-            .say(FrameKind::CLOCK, &[&frame.body, &here], ANSWER_LIMIT_US)
-            .await?;
-        self.talk.push(ANSWER_LIMIT_US).await
     }
 
     async fn asked(&mut self, frame: &Frame) -> Result<(), OperateError> {

@@ -4,13 +4,10 @@ use super::arrive::Arriving;
 use super::hello::{Hello, Purpose};
 use super::talk::Talk;
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, WORK_LIMIT_US};
-use crate::config::{self, DiskTarget};
 use crate::operate::{OperateError, Toolstack};
-use crate::registry::Entry;
-use crate::site::{Device, Site};
+use crate::site::Site;
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 use godwit_migrate::handover::destination::{self, Input, State};
 use godwit_migrate::handover::{Attempt, Boot, Request};
 use godwit_migrate::link::Link;
@@ -27,6 +24,7 @@ impl<S: Site> Toolstack<S> {
             boot: self.boot()?,
             purpose,
             verify,
+            wall_s: self.wall_s(),
         })
     }
 
@@ -51,6 +49,7 @@ impl<S: Site> Toolstack<S> {
         match hello.purpose {
             Purpose::Move => Arriving::take_in(self, talk, hello).await,
             Purpose::Ask => self.answer(talk).await,
+            Purpose::Check => self.examine(talk, &hello).await,
         }
     }
 
@@ -94,35 +93,6 @@ impl<S: Site> Toolstack<S> {
             self.site.sleep_until(self.site.now_us() + LOOK_US).await;
         }
     }
-
-    /// Everything that speaks against taking a domain in; nothing is touched.
-    pub(super) async fn check_arrival(&self, entry: &Entry) -> Result<Vec<String>, OperateError> {
-        let config = &entry.config;
-        let document = config::read("its configuration", &config.render(), &[]);
-        document.map_err(OperateError::Config)?;
-        let mut problems = self.check_now(config, None)?;
-        self.check_devices(config, &mut problems).await;
-        Ok(problems.into_iter().map(|(_, what)| what).collect())
-    }
-}
-
-/// What keeps a domain from leaving, a sentence each.
-pub(super) fn check_departure(entry: &Entry) -> Vec<String> {
-    let mut all = Vec::new();
-    for link in &entry.links {
-        match &link.device {
-            Device::Disk(disk) => match &disk.target {
-                DiskTarget::Volume { .. } => all.push(format!(
-                    "disk {} is on {}, a volume of this host: not implemented: moving disks (use nbd://)",
-                    disk.vdev(),
-                    disk.target
-                )),
-                DiskTarget::Nbd { .. } => {}
-            },
-            Device::Vif(_) | Device::Console | Device::Rng | Device::Balloon => {}
-        }
-    }
-    all
 }
 
 /// The request in a frame.

@@ -4,7 +4,8 @@
 //! godwit-migrate 1        the version of the conversation, readable alone
 //! host host-a
 //! boot 00c0ffee00c0ffee
-//! purpose move            move | ask
+//! purpose move            move | ask | check
+//! wall 1700000000         the time of day, seconds since 1970, if the host knows
 //! verify 0
 //! ```
 //!
@@ -30,6 +31,8 @@ pub(super) enum Purpose {
     Move,
     /// What became of an attempt?
     Ask,
+    /// Would it take a domain?
+    Check,
 }
 
 /// Who is there.
@@ -40,6 +43,8 @@ pub(super) struct Hello {
     pub(super) purpose: Purpose,
     /// All memory is to be read again and compared.
     pub(super) verify: bool,
+    /// Its time of day, seconds since 1970, if it knows.
+    pub(super) wall_s: Option<u64>,
 }
 
 impl Hello {
@@ -49,13 +54,16 @@ impl Hello {
             boot,
             purpose,
             verify,
+            wall_s,
         } = self;
         let purpose = match purpose {
             Purpose::Move => "move",
             Purpose::Ask => "ask",
+            Purpose::Check => "check",
         };
+        let wall = wall_s.map_or_else(String::new, |wall_s| format!("wall {wall_s}\n"));
         format!(
-            "{MAGIC} {VERSION}\nhost {host}\nboot {:016x}\npurpose {purpose}\nverify {}\n",
+            "{MAGIC} {VERSION}\nhost {host}\nboot {:016x}\npurpose {purpose}\nverify {}\n{wall}",
             boot.0,
             u8::from(*verify)
         )
@@ -70,11 +78,11 @@ impl Hello {
         if first != format!("{MAGIC} {VERSION}") {
             let first: String = first.chars().take(40).collect();
             return Err(format!(
-                "it speaks '{first}', this host speaks '{MAGIC} {VERSION}'"
+                "version: it speaks '{first}', this host speaks '{MAGIC} {VERSION}'"
             ));
         }
         let (mut host, mut boot, mut purpose) = (None, None, None);
-        let mut verify = false;
+        let (mut verify, mut wall_s) = (false, None);
         for (key, value) in lines.filter_map(|line| line.split_once(' ')) {
             match key {
                 "host" => host = Some(value).filter(|name| is_name(name)),
@@ -87,10 +95,12 @@ impl Hello {
                     purpose = match value {
                         "move" => Some(Purpose::Move),
                         "ask" => Some(Purpose::Ask),
+                        "check" => Some(Purpose::Check),
                         _ => None,
                     }
                 }
                 "verify" => verify = value == "1",
+                "wall" => wall_s = value.parse().ok(),
                 _later => {}
             }
         }
@@ -100,6 +110,7 @@ impl Hello {
             boot: Boot(boot.ok_or_else(|| missing("boot"))?),
             purpose: purpose.ok_or_else(|| missing("purpose"))?,
             verify,
+            wall_s,
         })
     }
 }
@@ -121,6 +132,7 @@ mod tests {
             boot: Boot(0xabc),
             purpose: Purpose::Ask,
             verify: true,
+            wall_s: Some(1_700_000_000),
         };
         let text = hello.encode();
         assert_eq!(Hello::decode(text.as_bytes()), Ok(hello.clone()));

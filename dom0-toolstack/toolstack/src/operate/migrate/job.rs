@@ -12,6 +12,8 @@ use godwit_migrate::precopy::Progress;
 
 /// Jobs that are over and still shown.
 const OVER_MAX: usize = 32;
+/// Domains that may come at a time.
+pub const ARRIVALS_MAX: usize = 4;
 /// Lines kept of a job.
 const LINES_MAX: usize = 256;
 
@@ -185,6 +187,18 @@ impl Jobs {
     /// All that are known, oldest first.
     pub fn all(&self) -> Vec<Rc<Job>> {
         self.all.borrow().clone()
+    }
+
+    /// Whether another domain may come, whose job is among the `begun`. The error is for the other host's operator.
+    pub(super) fn room_for_arrival(&self, begun: usize) -> Result<(), String> {
+        let all = self.all.borrow();
+        let coming = |job: &&Rc<Job>| job.direction == Direction::In && job.stage() < Stage::Done;
+        match all.iter().filter(coming).count() < ARRIVALS_MAX + begun {
+            true => Ok(()),
+            false => Err(format!(
+                "{ARRIVALS_MAX} domains are on their way to it already"
+            )),
+        }
     }
 
     /// The one that moves a domain.

@@ -1,11 +1,14 @@
 //! The source: gives a domain to another host, or keeps it.
 
+use super::check::object_to_departure;
 use super::copy::{Copy, Totals, still_there};
-use super::destination::{check_departure, reason};
+use super::destination::reason;
 use super::hello::{Hello, Purpose};
 use super::job::{Job, Stage};
 use super::kept::{Kept, MOVE_BLOB};
-use super::talk::{Talk, within};
+use super::objection::{Cause, Objection, refuse};
+use super::survey::itself;
+use super::talk::Talk;
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, MoveOptions, Peers, WORK_LIMIT_US};
 use crate::host::Hypervisor;
 use crate::operate::{OperateError, Toolstack};
@@ -68,13 +71,21 @@ impl<S: Site> Toolstack<S> {
         domain: DomainId,
         options: MoveOptions,
     ) -> Result<String, OperateError> {
-        let _busy = self.reserve(domain)?;
-        job.concerns(domain);
         let entry = self.known(domain)?;
+        let _busy = match self.reserve(domain) {
+            Ok(busy) => busy,
+            Err(error) => {
+                let own = [Objection::new(Cause::Busy, error.to_string())];
+                let refused = self.refuse_with_theirs(peers, &job.peer, domain, &own);
+                return Err(refused.await);
+            }
+        };
+        job.concerns(domain);
         let info = still_there(self.site.hypervisor(), domain)?;
-        let problems = check_departure(&entry);
-        if !problems.is_empty() {
-            return Err(OperateError::Other(problems.join("\n")));
+        let own = object_to_departure(&entry);
+        if !own.is_empty() {
+            let refused = self.refuse_with_theirs(peers, &job.peer, domain, &own);
+            return Err(refused.await);
         }
         let attempt = Attempt(u128::from_le_bytes(self.site.random()) as u64);
         let mut leaving = Leaving {
@@ -102,19 +113,7 @@ impl<S: Site> Toolstack<S> {
 impl<S: Site, P: Peers> Leaving<'_, S, P> {
     /// From the first word to the last.
     async fn run(&mut self) -> Result<String, OperateError> {
-        let dialled = within(
-            &self.tools.site,
-            ANSWER_LIMIT_US,
-            self.peers.dial(self.peer),
-        );
-        let link = match dialled.await {
-            Some(Ok(link)) => link,
-            Some(Err(why)) => return Err(OperateError::Other(why)),
-            None => {
-                let what = format!("{} does not answer", self.peer);
-                return Err(OperateError::Other(what));
-            }
-        };
+        let link = self.tools.dialled(self.peers, self.peer).await?;
         let begun_us = self.tools.site.now_us();
         let mut talk = Talk::begin(&self.tools.site, link, self.peer).await?;
         let went = self.go(&mut talk).await;
@@ -184,10 +183,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             .await?;
         let hello = hear_hello(talk).await?;
         if hello.boot == mine.boot {
-            return Err(OperateError::Other(format!(
-                "{} is this host: the domain is here already",
-                self.peer
-            )));
+            return Err(refuse(&[itself(self.peer)]));
         }
         let offered = Entry {
             phase: Phase::Building,

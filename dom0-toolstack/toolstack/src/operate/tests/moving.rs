@@ -1,6 +1,7 @@
 //! A domain moved between two hosts in memory: the same there as it was here; whatever fails, wherever
 //! the link is cut, exactly one copy runs and nothing is left of the other.
 
+mod checks;
 mod crash;
 mod faults;
 
