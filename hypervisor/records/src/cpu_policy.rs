@@ -20,7 +20,41 @@ record! {
         /// Leaf, subleaf, EAX, EBX, ECX, EDX, each 32 bits, ordered by leaf and subleaf.
         entries: Bytes<ENTRIES_BYTES_MAX> = Bytes::empty();
     }
+    version 2 {
+        /// IA32_ARCH_CAPABILITIES: which side channels the CPU is immune to. Guests of version 1 were told nothing.
+        arch_capabilities: u64 = 0, before 0;
+    }
 }
+
+/// Bits of IA32_ARCH_CAPABILITIES that promise a guest that it need not do something, with their names.
+const IMMUNITY_NAMES: [(u32, &str); 13] = [
+    (0, "rdcl_no"),
+    (4, "ssb_no"),
+    (5, "mds_no"),
+    (6, "pschange_mc_no"),
+    (13, "sbdr_ssdp_no"),
+    (14, "fbsdp_no"),
+    (15, "psdp_no"),
+    (17, "fb_clear"),
+    (20, "bhi_no"),
+    (26, "gds_no"),
+    (27, "rfds_no"),
+    (28, "rfds_clear"),
+    (62, "its_no"),
+];
+
+/// The same as a mask. What is not in it is no promise, or one about something that guests do not have.
+pub const IMMUNITIES: u64 = {
+    let (mut mask, mut index) = (0, 0);
+    while index < IMMUNITY_NAMES.len() {
+        mask |= 1 << IMMUNITY_NAMES[index].0;
+        index += 1;
+    }
+    mask
+};
+
+/// Bits that warn a guest (RSBA, RRSBA), and promise nothing.
+pub const WARNINGS: u64 = 1 << 2 | 1 << 19;
 
 /// One answer of CPUID.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -157,8 +191,9 @@ const FEATURES: &[Features] = &[
         leaf: 7,
         subleaf: 0,
         register: EDX,
-        // MD_CLEAR: CPUs that need no such flush do not say so, and the instruction is on all.
-        ignored: 1 << 10,
+        // MD_CLEAR: CPUs that need no such flush do not say so, and the instruction is on all. The register of immunities is
+        // everywhere for guests that were told of it; its bits are compared.
+        ignored: 1 << 10 | 1 << 29,
         names: &[(4, "fsrm")],
     },
     Features {
@@ -221,6 +256,8 @@ pub enum Lack {
     },
     /// A component of the extended state, by its number in XCR0; or it lies elsewhere in the XSAVE area.
     Component(u32),
+    /// An immunity, by its name: the guest would go on without the mitigation that it needs here.
+    Immunity(&'static str),
 }
 
 impl fmt::Display for Lack {
@@ -239,13 +276,14 @@ impl fmt::Display for Lack {
             Lack::Component(2) => f.write_str("AVX state"),
             Lack::Component(5..=7) => f.write_str("AVX-512 state"),
             Lack::Component(9) => f.write_str("protection key state"),
+            Lack::Immunity(name) => f.write_str(name),
             Lack::Component(other) => write!(f, "extended state {other}"),
         }
     }
 }
 
 impl CpuPolicyState {
-    /// From answers in the order of their leaves. `None`: more than [`CPUID_ENTRIES_MAX`].
+    /// From answers in the order of their leaves, without immunities. `None`: more than [`CPUID_ENTRIES_MAX`].
     pub fn new(entries: impl Iterator<Item = CpuidEntry>) -> Option<Self> {
         let mut bytes = [0; ENTRIES_BYTES_MAX];
         let mut length = 0;
@@ -254,7 +292,10 @@ impl CpuPolicyState {
             length += ENTRY_BYTES;
         }
         let entries = Bytes::copy_of(&bytes[..length])?;
-        Some(Self { entries })
+        Some(Self {
+            entries,
+            arch_capabilities: 0,
+        })
     }
 
     /// The answers.
@@ -270,8 +311,10 @@ impl CpuPolicyState {
             .map_or([0; 4], |entry| entry.registers)
     }
 
-    /// Whole answers, each once, in order, leaf 0 first.
+    /// Whole answers, each once, in order, leaf 0 first; of the immunities only those known here.
     pub fn check(&self) -> Result<(), Invalid> {
+        let known = self.arch_capabilities & !(IMMUNITIES | WARNINGS) == 0;
+        rule(known, "arch_capabilities", "it has bits that no policy has")?;
         let whole = self.entries.as_slice().len().is_multiple_of(ENTRY_BYTES);
         rule(whole, "entries", "its last answer is cut off")?;
         let first = self.answers().next();
@@ -310,6 +353,12 @@ impl CpuPolicyState {
             let same = component < 2 || self.answer(0xd, component) == host.answer(0xd, component);
             if there & 1 << component == 0 || !same {
                 lacking(Lack::Component(component));
+            }
+        }
+        let missing = self.arch_capabilities & !host.arch_capabilities;
+        for (bit, name) in IMMUNITY_NAMES {
+            if missing & 1 << bit != 0 {
+                lacking(Lack::Immunity(name));
             }
         }
     }
@@ -369,6 +418,20 @@ mod tests {
     }
 
     #[test]
+    fn an_immunity_that_the_host_does_not_have_is_named() {
+        let with = |arch_capabilities| CpuPolicyState {
+            arch_capabilities,
+            ..policy(&[(0, 0, [0; 4])])
+        };
+        let told = with(1 << 62 | 1 << 5);
+        assert_eq!(lacks(&told, &with(1 << 62)), ["mds_no"]);
+        assert_eq!(lacks(&told, &with(0)), ["mds_no", "its_no"]);
+        assert_eq!(lacks(&with(0), &told), [""; 0]);
+        let warned = with(1 << 19);
+        assert_eq!(lacks(&warned, &with(0)), [""; 0], "a warning is no promise");
+    }
+
+    #[test]
     fn only_whole_answers_in_order_are_taken() {
         assert_eq!(policy(&[(0, 0, [0; 4]), (1, 0, [0; 4])]).check(), Ok(()));
         for bad in [
@@ -378,6 +441,11 @@ mod tests {
             policy(&[(0, 0, [0; 4]), (0, 0, [0; 4])]),
             CpuPolicyState {
                 entries: Bytes::copy_of(&[0; 25]).expect("fits"),
+                arch_capabilities: 0,
+            },
+            CpuPolicyState {
+                arch_capabilities: 1 << 1,
+                ..policy(&[(0, 0, [0; 4])])
             },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");

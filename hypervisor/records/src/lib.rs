@@ -37,7 +37,7 @@ mod wire;
 mod xsave;
 
 pub use check::Invalid;
-pub use cpu_policy::{CPUID_ENTRIES_MAX, CpuPolicyState, CpuidEntry, Lack};
+pub use cpu_policy::{CPUID_ENTRIES_MAX, CpuPolicyState, CpuidEntry, IMMUNITIES, Lack, WARNINGS};
 pub use declare::Record;
 pub use field::{Bits, Bytes, Field};
 pub use kind::Kind;

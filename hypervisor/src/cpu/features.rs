@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::__cpuid_count;
 
-use godwit_vmm::cpuid::{HYPERVISOR_FIRST, Leaf};
+use godwit_vmm::cpuid::{HYPERVISOR_FIRST, IA32_ARCH_CAPABILITIES, Leaf};
 use godwit_vmm::nested::HOST_PAT;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 use x86_64::registers::model_specific::Msr;
@@ -33,6 +33,15 @@ pub(crate) fn has_fast_strings() -> bool {
     }
     // SAFETY: every 64-bit processor of Intel's has this register; reading it changes nothing.
     unsafe { Msr::new(IA32_MISC_ENABLE).read() & FAST_STRINGS != 0 }
+}
+
+/// IA32_ARCH_CAPABILITIES, where this CPU has it (leaf 7 EDX bit 29).
+pub(crate) fn arch_capabilities() -> Option<u64> {
+    if cpuid(7, 0).edx & 1 << 29 == 0 {
+        return None;
+    }
+    // SAFETY: CPUID says that the register is there; it is read-only.
+    Some(unsafe { Msr::new(IA32_ARCH_CAPABILITIES).read() })
 }
 
 /// Whether this CPU is emulated by QEMU's TCG.

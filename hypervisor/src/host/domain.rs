@@ -26,7 +26,7 @@ use super::devices::Wants;
 use super::memory::DomainMemory;
 use super::xstate::Xstate;
 use crate::backend::VcpuSetup;
-use crate::cpu::features::{cpuid, has_fast_strings};
+use crate::cpu::features::{arch_capabilities, cpuid, has_fast_strings};
 use crate::memory::OutOfMemory;
 use crate::platform::{clock, wall};
 
@@ -144,6 +144,11 @@ fn host_leaf(leaf: u32, subleaf: u32) -> Leaf {
     answer
 }
 
+/// What the host's CPUs are immune to, as far as guests may know.
+fn host_immunities() -> Option<u64> {
+    godwit_vmm::cpuid::immunities(host_leaf, arch_capabilities())
+}
+
 /// The guests' TSC runs at the host's rate.
 pub(super) fn tsc_rate() -> TscRate {
     TscRate::from_hz(clock::tsc_hz()).expect("the TSC has been calibrated")
@@ -173,7 +178,8 @@ impl<B: Hosted> Domain<B> {
                 shape.vcpus.into(),
                 godwit_abi::ABI_VERSION,
                 host_leaf,
-            ),
+            )
+            .with_immunities(host_immunities()),
             brought_policy: Once::new(),
             platform: TicketMutex::new(platform),
             life: TicketMutex::new(Life::new()),

@@ -5,6 +5,7 @@
 //! management, performance monitoring, MPX, SGX and processor trace are hidden. Three things are
 //! always there because Godwit makes them: x2APIC, the TSC-deadline timer, the hypervisor leaves.
 
+mod immunity;
 mod masks;
 mod paravirtual;
 mod record;
@@ -13,6 +14,8 @@ use alloc::vec::Vec;
 
 use godwit_records::{Invalid, XSAVE_AREA_BYTES_MAX, XsaveState};
 
+use immunity::ARCH_CAPABILITIES;
+pub use immunity::{IA32_ARCH_CAPABILITIES, immunities};
 use masks::Masks;
 pub use masks::PolicyName;
 pub use paravirtual::{
@@ -59,6 +62,7 @@ pub struct Policy {
     subs: Vec<Sub>,
     abi_version: u32,
     xcr0_allowed: u64,
+    arch_capabilities: u64,
     name: PolicyName,
 }
 
@@ -110,6 +114,7 @@ impl Policy {
             subs: Vec::new(),
             abi_version,
             xcr0_allowed,
+            arch_capabilities: 0,
             name,
         };
         policy.add_caches(basic_max, &host);
@@ -120,6 +125,25 @@ impl Policy {
             "an XSAVE area beyond a page"
         );
         policy
+    }
+
+    /// With what guests may know of the CPU's immunities ([`immunities`]). The portable policy promises none: a host that lacks
+    /// one would have to refuse its domains.
+    #[must_use]
+    pub fn with_immunities(mut self, immunities: Option<u64>) -> Self {
+        if let (PolicyName::Host, Some(told), Some(seven)) =
+            (self.name, immunities, self.basic.get_mut(7))
+        {
+            seven.edx |= ARCH_CAPABILITIES;
+            self.arch_capabilities = told;
+        }
+        self
+    }
+
+    /// IA32_ARCH_CAPABILITIES as guests read it. `None`: they do not have it.
+    pub fn arch_capabilities(&self) -> Option<u64> {
+        let seven = self.basic.get(7)?;
+        (seven.edx & ARCH_CAPABILITIES != 0).then_some(self.arch_capabilities)
     }
 
     /// Whether guests have IA32_TSC_AUX: where they have RDTSCP.

@@ -255,7 +255,7 @@ pub(super) fn ask(host: &mut Host, line: &str) -> Result<String> {
 fn guest(host: &mut Host, vcpus: u32, words: &str) -> Result<(String, String)> {
     let line = format!(
         "xl create /dev/null name={NAME} kernel=module:linux ramdisk=module:initrd \
-         memory={MEMORY_MIB} vcpus={vcpus} on_poweroff=preserve on_reboot=preserve \
+         memory={MEMORY_MIB} vcpus={vcpus} cpu_policy=host on_poweroff=preserve on_reboot=preserve \
          on_crash=preserve disk='[\"main/bench,raw,vda,w\"]' vif='[\"type=nat\"]' \
          extra=\"console=ttyS0 panic=-1 {words}\""
     );

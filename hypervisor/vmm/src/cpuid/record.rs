@@ -51,7 +51,11 @@ impl Policy {
                 .map(|sub| entry(sub.leaf, sub.subleaf, &sub.value)),
         );
         entries.sort_by_key(|entry| (entry.leaf, entry.subleaf));
-        CpuPolicyState::new(entries.into_iter()).expect("leaves and subleaves are bounded")
+        let answers = CpuPolicyState::new(entries.into_iter());
+        CpuPolicyState {
+            arch_capabilities: self.arch_capabilities,
+            ..answers.expect("leaves and subleaves are bounded")
+        }
     }
 
     /// The policy of a record, if this one, which the domain would have had otherwise, has all of it.
@@ -73,6 +77,7 @@ impl Policy {
             extended: Vec::new(),
             subs: Vec::new(),
             xcr0_allowed: record.xcr0(),
+            arch_capabilities: record.arch_capabilities,
             ..self.clone()
         };
         for CpuidEntry {
@@ -151,6 +156,22 @@ mod tests {
         let (portable, host) = (named(PolicyName::Portable), named(PolicyName::Host));
         let refused = portable.replaced_by(&host.record()).expect_err("too much");
         assert_eq!(alloc::format!("{refused}"), "this host lacks pcid");
+    }
+
+    #[test]
+    fn immunities_go_along_and_are_refused_where_they_are_missing() {
+        const ITS_NO: u64 = 1 << 62;
+        let host = || named(PolicyName::Host);
+        let immune = host().with_immunities(Some(ITS_NO));
+        assert_eq!(immune.replaced_by(&immune.record()), Ok(immune.clone()));
+        let refused = host()
+            .replaced_by(&immune.record())
+            .expect_err("not immune");
+        assert_eq!(alloc::format!("{refused}"), "this host lacks its_no");
+        let before = immune
+            .replaced_by(&host().record())
+            .expect("it asks for nothing");
+        assert_eq!(before.arch_capabilities(), None);
     }
 
     #[test]

@@ -158,6 +158,24 @@ fn the_portable_policy_promises_nothing_that_the_other_vendor_lacks() {
 }
 
 #[test]
+fn immunities_are_told_by_the_hosts_policy_only() {
+    let named = |name| Policy::named(name, 1, 1, everything).with_immunities(Some(1 << 62));
+    let told = |policy: &Policy| policy.answer(7, 0, &VIEWER).edx & 1 << 29 != 0;
+    let host = named(PolicyName::Host);
+    assert_eq!(
+        (told(&host), host.arch_capabilities()),
+        (true, Some(1 << 62))
+    );
+    let portable = named(PolicyName::Portable);
+    assert_eq!(
+        (told(&portable), portable.arch_capabilities()),
+        (false, None)
+    );
+    let without = Policy::new(1, 1, everything).with_immunities(None);
+    assert_eq!((told(&without), without.arch_capabilities()), (false, None));
+}
+
+#[test]
 fn smap_is_hidden_where_the_emulator_gets_it_wrong() {
     let smap = |policy: &Policy| policy.answer(7, 0, &VIEWER).ebx & 1 << 20 != 0;
     assert!(smap(&Policy::new(1, 1, everything)));

@@ -3,7 +3,7 @@
 
 use super::{Next, Refused, Vcpu, World};
 use crate::code::Opcode;
-use crate::cpuid::Policy;
+use crate::cpuid::{IA32_ARCH_CAPABILITIES, Policy};
 use crate::devices::kvmclock::{MSR_SYSTEM_TIME, MSR_WALL_CLOCK};
 use crate::devices::lapic::{IA32_APIC_BASE, IA32_TSC_DEADLINE, X2APIC_MSR_FIRST, X2APIC_MSR_LAST};
 use crate::exit::Length;
@@ -192,6 +192,7 @@ impl Vcpu {
                 Some(MISC_ENABLE | MISC_ENABLE_FAST_STRINGS)
             }
             IA32_MISC_ENABLE => Some(MISC_ENABLE),
+            IA32_ARCH_CAPABILITIES => world.policy().arch_capabilities(),
             // Locked, without VMX.
             IA32_FEATURE_CONTROL => Some(1),
             IA32_BIOS_SIGN_ID | IA32_MCG_CAP | IA32_MCG_STATUS => Some(0),

@@ -132,6 +132,16 @@ fn registers_of_features_the_guest_lacks_do_not_exist() {
 }
 
 #[test]
+fn immunities_are_read_where_there_are_any_and_never_written() {
+    const ITS_NO: u64 = 1 << 62;
+    let mut machine = machine();
+    assert_eq!(rdmsr(&mut machine, 0x10a), Err(GP));
+    machine.world.policy = Policy::new(1, 1, everything).with_immunities(Some(ITS_NO));
+    assert_eq!(rdmsr(&mut machine, 0x10a), Ok(ITS_NO));
+    assert_eq!(wrmsr(&mut machine, 0x10a, ITS_NO), Some(GP));
+}
+
+#[test]
 fn guests_are_told_whether_strings_are_fast() {
     let mut machine = machine();
     assert_eq!(rdmsr(&mut machine, 0x1a0), Ok(0x1801));
