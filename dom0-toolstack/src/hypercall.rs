@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use godwit_abi::{
     BLOB_BYTES_MAX, Client, CpuInfo, DomainConfig, DomainId, DomainInfo, HostInfo, MAX_ARGUMENTS,
-    PowerAction, Status, Trap, VENDOR_AMD, VENDOR_INTEL, VcpuIndex, VcpuInfo,
+    PAGE_SIZE_BYTES, PowerAction, Status, Trap, VENDOR_AMD, VENDOR_INTEL, VcpuIndex, VcpuInfo,
 };
 use godwit_toolstack::host::Hypervisor;
 use zerocopy::{FromBytes, IntoBytes};
@@ -76,6 +76,9 @@ pub(crate) fn filled<T: FromBytes + IntoBytes>(
 /// The hypervisor, for the toolstack.
 #[derive(Clone, Copy)]
 pub(crate) struct Host;
+
+/// Most vCPUs of a domain.
+const VCPUS: usize = 64;
 
 impl Hypervisor for Host {
     fn now_tsc(&self) -> u64 {
@@ -282,6 +285,47 @@ impl Hypervisor for Host {
         let pages = pages.min(words.len() as u64 * 64);
         let (address, _) = input(words.as_bytes());
         HYPERCALLS.dirty_put_back(domain, first_page, pages, address)
+    }
+
+    fn absent_arm(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &[u64],
+    ) -> Result<u64, Status> {
+        let pages = pages.min(words.len() as u64 * 64);
+        let (address, _) = input(words.as_bytes());
+        HYPERCALLS.absent_arm(domain, first_page, pages, address)
+    }
+
+    fn absent_read(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &mut [u64],
+    ) -> Result<u64, Status> {
+        let pages = pages.min(words.len() as u64 * 64);
+        let (address, _) = output(words.as_mut_bytes());
+        HYPERCALLS.absent_read(domain, first_page, pages, address)
+    }
+
+    fn absent_wanted(&self, domain: DomainId) -> Result<Vec<u64>, Status> {
+        let mut pages = [0u64; VCPUS];
+        let (address, _) = output(pages.as_mut_bytes());
+        let count = HYPERCALLS.absent_wanted(domain, address, VCPUS as u64)?;
+        Ok(pages[..(count as usize).min(VCPUS)].into())
+    }
+
+    fn absent_fill(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        contents: &[u8],
+    ) -> Result<u64, Status> {
+        let (address, length) = input(contents);
+        HYPERCALLS.absent_fill(domain, first_page, length / PAGE_SIZE_BYTES, address)
     }
 
     fn dirty_disarm(&self, domain: DomainId) -> Result<u64, Status> {

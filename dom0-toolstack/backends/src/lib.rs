@@ -12,6 +12,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod absent;
 pub mod disk;
 pub mod drive;
 #[cfg(any(test, feature = "fake"))]

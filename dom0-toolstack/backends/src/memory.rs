@@ -3,6 +3,7 @@
 //! dom0's addresses are host-physical addresses, for its own buffers and for guest pages it has
 //! mapped alike, so a [`Span`] can be handed to a device as it is.
 
+use crate::absent::AbsentPages;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -127,6 +128,7 @@ pub struct GuestMemory {
     /// One bit a page, empty while nobody tracks.
     dirty: RefCell<Vec<u64>>,
     tracking: Cell<bool>,
+    absent: AbsentPages,
     /// First and last page of what devices may be reading or writing now.
     held: RefCell<Vec<(u64, u64)>>,
 }
@@ -140,6 +142,7 @@ impl GuestMemory {
             runs: RefCell::new(runs),
             dirty: RefCell::new(Vec::new()),
             tracking: Cell::new(false),
+            absent: AbsentPages::default(),
             held: RefCell::new(Vec::new()),
         }
     }
@@ -147,6 +150,12 @@ impl GuestMemory {
     /// dom0's memory, for what `spans` gives.
     pub fn memory(&self) -> &Rc<dyn Memory> {
         &self.memory
+    }
+
+    /// Pages whose contents have yet to come. Devices ask before they begin what they were asked to do; rings are never among
+    /// them.
+    pub fn absent(&self) -> &AbsentPages {
+        &self.absent
     }
 
     /// The mapping has changed (balloon, migration).
@@ -195,6 +204,7 @@ impl GuestMemory {
 
     /// A page goes back to the host: takes it out, and says where it was.
     pub fn remove_page(&self, page: u64) -> Option<u64> {
+        self.absent.fill(page..page + 1);
         let mut runs = self.runs.borrow_mut();
         let at = runs
             .partition_point(|run| run.page <= page)

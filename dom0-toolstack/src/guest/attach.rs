@@ -1,5 +1,6 @@
 //! Making and serving one device of a guest.
 
+use super::absent;
 use super::dirty::give_notes;
 use super::{Domain, Guests, Kind, Served, Stop, keep, kept, memory, serve};
 use crate::hypercall::{HYPERCALLS, input};
@@ -153,6 +154,8 @@ impl Guests {
             .map_err(|status| format!("map the guest's memory: {status}"))?;
         let memory = Rc::new(GuestMemory::new(Rc::clone(&self.memory) as Rc<_>, runs));
         memory.track(self.tracked.borrow().contains(&domain));
+        absent::read(domain, &memory)
+            .map_err(|status| format!("read which memory has yet to come: {status}"))?;
         let entry = Domain {
             memory: Rc::clone(&memory),
             functions: BTreeMap::new(),

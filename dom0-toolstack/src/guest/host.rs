@@ -9,6 +9,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 use godwit_abi::{DomainId, text};
 use godwit_backends::network;
 use godwit_backends::network::bucket::Rate;
@@ -223,6 +224,22 @@ impl DeviceHost for Devices {
 
     fn dirty_take(&self, domain: DomainId) -> Vec<u64> {
         self.guests.take_dirty(domain)
+    }
+
+    fn ring_pages(&self, domain: DomainId) -> Vec<(u64, u64)> {
+        let mut pages = Vec::new();
+        for function in self.guests.functions(domain) {
+            function.ring_pages(&mut pages);
+        }
+        pages
+    }
+
+    fn absent_wanted(&self, domain: DomainId) -> Vec<u64> {
+        self.guests.absent_wanted(domain)
+    }
+
+    fn absent_filled(&self, domain: DomainId, pages: Range<u64>) {
+        self.guests.absent_filled(domain, pages);
     }
 
     fn save(&self, domain: DomainId, slot: u32) -> Result<Vec<u8>, String> {

@@ -7,6 +7,7 @@
 //! in the hypervisor whenever it changes, before the access that changed it is answered; so a dom0
 //! that was restarted finds it.
 
+mod absent;
 mod announce;
 mod attach;
 mod backing;

@@ -166,6 +166,36 @@ pub trait Hypervisor {
     /// A step of ending it. As `dirty_arm`.
     fn dirty_disarm(&self, domain: DomainId) -> Result<u64, Status>;
 
+    /// Makes pages absent of a domain that does not run, a bit each: what is in them has yet to come. As `dirty_put_back`.
+    fn absent_arm(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &[u64],
+    ) -> Result<u64, Status>;
+
+    /// Tells which pages are absent. As `dirty_harvest`.
+    fn absent_read(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        words: &mut [u64],
+    ) -> Result<u64, Status>;
+
+    /// The absent pages that vCPUs of a domain wait for now.
+    fn absent_wanted(&self, domain: DomainId) -> Result<Vec<u64>, Status>;
+
+    /// Puts contents into absent pages from `first_page` on, at most 64; those that are not absent are left alone. Returns how
+    /// many were filled.
+    fn absent_fill(
+        &self,
+        domain: DomainId,
+        first_page: u64,
+        contents: &[u8],
+    ) -> Result<u64, Status>;
+
     /// Lets each vCPU of a tracked domain make so many pages dirty in a second, 0 for any.
     fn dirty_quota(&self, domain: DomainId, pages_per_s: u64) -> Result<(), Status>;
 

@@ -11,6 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::{Future, poll_fn};
+use core::ops::Range;
 use core::task::Poll;
 use godwit_abi::DomainId;
 
@@ -95,6 +96,17 @@ pub trait DeviceHost {
 
     /// Takes what was noted since the last time: a bit a guest page, from page 0 on, as far as there are any.
     fn dirty_take(&self, domain: DomainId) -> Vec<u64>;
+
+    /// The first and last page of each ring that a domain's devices read and write by themselves: they must have come before
+    /// the devices are attached.
+    fn ring_pages(&self, domain: DomainId) -> Vec<(u64, u64)>;
+
+    /// Pages of a domain whose contents have not come and that its devices wait for: what they were asked to do there is put
+    /// aside.
+    fn absent_wanted(&self, domain: DomainId) -> Vec<u64>;
+
+    /// The contents of pages have come: the devices go on with what was put aside for them.
+    fn absent_filled(&self, domain: DomainId, pages: Range<u64>);
 
     /// The record of a quiesced device.
     fn save(&self, domain: DomainId, slot: u32) -> Result<Vec<u8>, String>;

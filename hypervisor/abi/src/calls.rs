@@ -170,6 +170,18 @@ hypercalls! {
     /// Lets a domain that has not run yet answer CPUID as a record says. BadRecord: it is none, or this
     /// host lacks something of it (the log has what). BadState: the domain has run or has had one.
     61 Control CpuPolicySet = cpu_policy_set(domain: DomainId, address: u64, length: u64) -> ();
+    /// Makes pages absent of a domain that does not run: a bit each from `first_page` on, in u64 words at
+    /// `address`. What is in them is still on another host; every access waits for `absent_fill`. Returns the
+    /// pages looked at, repeat for the rest. BadAddress: a bit of a page that is not there. NoMemory: none to split
+    /// large pages with. BadState: the domain runs.
+    62 Control AbsentArm = absent_arm(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
+    /// Writes which pages are absent: a bit each from `first_page` on. Returns the pages looked at, repeat for the rest.
+    63 Control AbsentRead = absent_read(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
+    /// Writes the numbers (u64) of up to `capacity` absent pages that vCPUs of the domain wait for now. Returns how many.
+    64 Control AbsentWanted = absent_wanted(domain: DomainId, address: u64, capacity: u64) -> u64;
+    /// Puts contents from `address` into absent pages, up to 64 from `first_page` on, and lets vCPUs that wait for
+    /// them go on. A page that is not absent is left alone. Returns how many were filled.
+    65 Control AbsentFill = absent_fill(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
 }
 
 #[cfg(test)]

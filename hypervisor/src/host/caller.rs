@@ -104,7 +104,7 @@ impl<B: Hosted> Caller<'_, B> {
         }
         self.check(address, length, Wanted::Read)?;
         if !domain.memory.check(target, length as usize, Wanted::Write) {
-            return Err(Status::BadAddress.into());
+            return Err(domain.memory.why_not(target, length).into());
         }
         copy(&self.domain.memory, address, &domain.memory, target, length)
     }
@@ -122,7 +122,7 @@ impl<B: Hosted> Caller<'_, B> {
         }
         self.check(address, length, Wanted::Write)?;
         if !domain.memory.check(source, length as usize, Wanted::Read) {
-            return Err(Status::BadAddress.into());
+            return Err(domain.memory.why_not(source, length).into());
         }
         copy(&domain.memory, source, &self.domain.memory, address, length)
     }

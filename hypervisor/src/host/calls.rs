@@ -463,6 +463,44 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         self.disarm_dirty(&domain)
     }
 
+    fn absent_arm(
+        &mut self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        address: u64,
+    ) -> Answer<u64> {
+        let domain = self.find_guest(domain)?;
+        self.make_absent(&domain, first_page, pages, address)
+    }
+
+    fn absent_read(
+        &mut self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        address: u64,
+    ) -> Answer<u64> {
+        let domain = self.find_guest(domain)?;
+        self.read_absent(&domain, first_page, pages, address)
+    }
+
+    fn absent_wanted(&mut self, domain: DomainId, address: u64, capacity: u64) -> Answer<u64> {
+        let domain = self.find_guest(domain)?;
+        self.wanted(&domain, address, capacity)
+    }
+
+    fn absent_fill(
+        &mut self,
+        domain: DomainId,
+        first_page: u64,
+        pages: u64,
+        address: u64,
+    ) -> Answer<u64> {
+        let domain = self.find_guest(domain)?;
+        self.fill_absent(&domain, first_page, pages, address)
+    }
+
     fn dirty_quota(&mut self, domain: DomainId, pages_per_s: u64) -> Answer<()> {
         let domain = self.find_guest(domain)?;
         self.limit_writes(&domain, pages_per_s);

@@ -31,7 +31,7 @@ const SWEEP_BUDGET: usize = 8 * 512;
 /// Pages looked at or made dirty by one `dirty_harvest` or `dirty_put_back`, but for those that a table says are clean.
 const HARVEST_BUDGET: usize = 8 * 512;
 /// Most pages of one `dirty_harvest` or `dirty_put_back`: 256 MiB, 8 KiB of bitmap.
-const BITMAP_PAGES_MAX: u64 = 1 << 16;
+pub(super) const BITMAP_PAGES_MAX: u64 = 1 << 16;
 const PAGE_BYTES: u64 = 4096;
 
 /// How far the tracking of a domain is.
@@ -51,7 +51,7 @@ fn left(cursor: &Cursor) -> u64 {
 }
 
 /// Pages that a cursor has passed.
-fn pages_between(before: &Cursor, after: &Cursor) -> u64 {
+pub(super) fn pages_between(before: &Cursor, after: &Cursor) -> u64 {
     (after.position().0 - before.position().0) / PAGE_BYTES
 }
 
@@ -165,7 +165,7 @@ impl<F: Format> DomainMemory<F> {
         }
     }
 
-    fn release_retired(&self) {
+    pub(super) fn release_retired(&self) {
         if let Some(inner) = self.inner.lock().as_mut() {
             inner.tables.release_retired(&mut Tables);
         }
@@ -192,7 +192,7 @@ impl<B: Hosted> Host<B> {
     }
 
     /// Does what a step owes.
-    fn settle(&self, domain: &Domain<B>, flush: Flush) {
+    pub(super) fn settle(&self, domain: &Domain<B>, flush: Flush) {
         if !flush.is_none() {
             self.flush_domain(domain);
             domain.memory.release_retired();

@@ -83,6 +83,8 @@ pub(super) struct VcpuSlot<B: Hosted> {
     pub(super) apic_address: AtomicU64,
     pub(super) exits: AtomicU64,
     pub(super) last_rip: AtomicU64,
+    /// The absent page it came to last: its address, and bit 0; 0 for none.
+    pub(super) starved: AtomicU64,
 }
 
 /// A vCPU with its domain: what a CPU runs. Only the host's table of vCPUs keeps these: a domain keeps
@@ -315,6 +317,7 @@ impl<B: Hosted> VcpuSlot<B> {
             }),
             exits: AtomicU64::new(0),
             last_rip: AtomicU64::new(0),
+            starved: AtomicU64::new(0),
         })
     }
 

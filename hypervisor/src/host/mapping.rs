@@ -96,6 +96,7 @@ pub(super) fn refused(error: NestedError) -> Status {
         NestedError::NotMapped
         | NestedError::Forbidden
         | NestedError::Withheld
+        | NestedError::Absent
         | NestedError::Misaligned
         | NestedError::OutOfRange
         | NestedError::NotLarge

@@ -9,7 +9,7 @@ use godwit_abi::{DomainId, Status};
 use godwit_vmm::frames::{Frame, HostPhysical, ORDER_2M, Owner, Zone};
 use godwit_vmm::nested::{
     Access, Cursor, Flush, Format, GuestPhysical, MemoryType, Method, NestedError, NestedTables,
-    PageSize, TableMemory, Wanted,
+    PageSize, TableMemory, Translation, Wanted,
 };
 use spin::mutex::TicketMutex;
 use spin::once::Once;
@@ -87,6 +87,8 @@ enum Purpose {
     Write,
     /// Only to see whether it may.
     Check(Wanted),
+    /// Of absent pages alone: what is in their frames, to read or write.
+    Fill,
 }
 
 /// The memory of one domain.
@@ -101,6 +103,8 @@ pub(super) struct DomainMemory<F: Format> {
     fixed: Once<Range>,
     /// Whether dom0 may map any of it: cleared when it certainly does not.
     pub(super) is_shared: AtomicBool,
+    /// Pages of it have been absent: not every fault where nothing is mapped is a device's.
+    pub(super) had_absent: AtomicBool,
 }
 
 impl<F: Format> DomainMemory<F> {
@@ -123,6 +127,7 @@ impl<F: Format> DomainMemory<F> {
             pages_max,
             fixed: Once::new(),
             is_shared: AtomicBool::new(false),
+            had_absent: AtomicBool::new(false),
         })
     }
 
@@ -297,7 +302,11 @@ impl<F: Format> DomainMemory<F> {
 
     /// Copies `out.len()` bytes from guest-physical `gpa`. `false`: not all of it is memory.
     pub(super) fn read(&self, gpa: u64, out: &mut [u8]) -> bool {
-        self.each_piece(gpa, out.len(), Purpose::Read, |pointer, at, count| {
+        self.copy_out(gpa, out, Purpose::Read)
+    }
+
+    fn copy_out(&self, gpa: u64, out: &mut [u8], purpose: Purpose) -> bool {
+        self.each_piece(gpa, out.len(), purpose, |pointer, at, count| {
             // SAFETY: `pointer` is `count` bytes of the domain's own RAM in the direct map; the
             // guest may write to it meanwhile, which at worst mixes old and new bytes.
             unsafe { core::ptr::copy_nonoverlapping(pointer, out.as_mut_ptr().add(at), count) };
@@ -307,10 +316,24 @@ impl<F: Format> DomainMemory<F> {
     /// Copies to guest-physical `gpa`; the pages are dirty. `false`: not all of it is writable memory, and part may have
     /// been written.
     pub(super) fn write(&self, gpa: u64, bytes: &[u8]) -> bool {
-        self.each_piece(gpa, bytes.len(), Purpose::Write, |pointer, at, count| {
+        self.copy_in(gpa, bytes, Purpose::Write)
+    }
+
+    fn copy_in(&self, gpa: u64, bytes: &[u8], purpose: Purpose) -> bool {
+        self.each_piece(gpa, bytes.len(), purpose, |pointer, at, count| {
             // SAFETY: as in `read`; the hypervisor keeps no references into guest memory.
             unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr().add(at), pointer, count) };
         })
+    }
+
+    /// Reads the frames of absent pages. `false`: not all are absent.
+    pub(super) fn read_absent(&self, gpa: u64, out: &mut [u8]) -> bool {
+        self.copy_out(gpa, out, Purpose::Fill)
+    }
+
+    /// Writes to the frames of absent pages. `false`: not all are absent; those that are present are as before.
+    pub(super) fn write_absent(&self, gpa: u64, bytes: &[u8]) -> bool {
+        self.copy_in(gpa, bytes, Purpose::Fill)
     }
 
     /// Whether all of a range is memory the domain may access so.
@@ -336,7 +359,7 @@ impl<F: Format> DomainMemory<F> {
             return true;
         }
         let wanted = match purpose {
-            Purpose::Read => Wanted::Read,
+            Purpose::Read | Purpose::Fill => Wanted::Read,
             Purpose::Write => Wanted::Write,
             Purpose::Check(wanted) => wanted,
         };
@@ -354,7 +377,19 @@ impl<F: Format> DomainMemory<F> {
                 }
                 found => found,
             };
-            let Ok(found) = found else {
+            let found = match (found, purpose) {
+                (Err(NestedError::Absent), Purpose::Fill) => {
+                    let frame = inner.tables.absent_frame(&Tables, address);
+                    frame.map(|address| Translation {
+                        address,
+                        memory_type: MemoryType::WriteBack,
+                        size: PageSize::Small4K,
+                    })
+                }
+                (Ok(found), Purpose::Read | Purpose::Write | Purpose::Check(_)) => Some(found),
+                (_, _) => None,
+            };
+            let Some(found) = found else {
                 return false;
             };
             if found.memory_type != MemoryType::WriteBack {

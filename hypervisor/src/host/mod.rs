@@ -5,6 +5,7 @@
 //! domain's memory (a guest's before dom0's) or devices, interrupts, events, the scheduler. The serial line and the frame table
 //! come last. Interrupt handlers take only the last four, and run only where a CPU holds none.
 
+mod absent;
 mod blobs;
 mod caller;
 pub(crate) mod calls;

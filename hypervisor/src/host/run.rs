@@ -25,6 +25,7 @@
 //! or idles arms its timer for the earliest sleeper of all, so the CPU that has put it there does. One that
 //! is woken otherwise leaves a stale entry, which wakes it once for nothing.
 
+use core::cell::Cell;
 use core::sync::atomic::Ordering;
 
 use godwit_abi::EventSource;
@@ -153,6 +154,7 @@ impl<B: Hosted> Host<B> {
             vcpu: slot,
             wait_deadline: u64::MAX,
             handing: Handing::default(),
+            missed: Cell::new(false),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a vCPU's exits reach: its domain's memory and devices, hypercalls, the clock.
 
+use core::cell::Cell;
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{Access, Answer, EventSource, MAX_ARGUMENTS};
@@ -7,7 +8,7 @@ use godwit_vmm::cpuid::Policy;
 use godwit_vmm::devices::lapic::{Address, Ipi, Trigger};
 use godwit_vmm::devices::ports::Platform;
 use godwit_vmm::sched::VcpuKey;
-use godwit_vmm::vcpu::{Exchange, Quota, Refused, World};
+use godwit_vmm::vcpu::{Contents, Exchange, Quota, Refused, World};
 use godwit_vmm::walk::GuestMemory;
 
 use super::caller::Caller;
@@ -26,6 +27,8 @@ pub(super) struct Surroundings<'a, B: Hosted> {
     /// Set by dom0's `wait`: the host TSC until which it sleeps at most.
     pub(super) wait_deadline: u64,
     pub(super) handing: Handing,
+    /// An access of ours has come to an absent page.
+    pub(super) missed: Cell<bool>,
 }
 
 /// Whom a vCPU wakes that is about to wait: the run loop may go to it directly (`Scheduler::hand_off`).
@@ -54,11 +57,11 @@ impl Handing {
 
 impl<B: Hosted> GuestMemory for Surroundings<'_, B> {
     fn read(&self, gpa: u64, out: &mut [u8]) -> bool {
-        self.domain.memory.read(gpa, out)
+        self.domain.memory.read(gpa, out) || self.note_missed(gpa, out.len())
     }
 
     fn write(&self, gpa: u64, bytes: &[u8]) -> bool {
-        self.domain.memory.write(gpa, bytes)
+        self.domain.memory.write(gpa, bytes) || self.note_missed(gpa, bytes.len())
     }
 }
 
@@ -112,6 +115,19 @@ impl<B: Hosted> World for Surroundings<'_, B> {
     #[inline]
     fn write_fault(&mut self, gpa: u64) -> bool {
         self.domain.memory.write_fault(gpa)
+    }
+
+    fn contents(&mut self, gpa: u64) -> Contents {
+        self.contents_at(gpa)
+    }
+
+    fn missed(&mut self) -> bool {
+        self.missed.take()
+    }
+
+    fn has_come(&self) -> bool {
+        let noted = self.vcpu.starved.load(Ordering::Acquire);
+        !self.domain.memory.is_absent(noted)
     }
 
     fn logged_write(&mut self, gpa: u64) {

@@ -86,6 +86,10 @@ witness! {
     DirtyQuota dirty_quota(domain: DomainId, pages_per_s: u64) -> ();
     CpuPolicyRead cpu_policy_read(domain: DomainId, address: u64, length: u64) -> u64;
     CpuPolicySet cpu_policy_set(domain: DomainId, address: u64, length: u64) -> ();
+    AbsentArm absent_arm(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
+    AbsentRead absent_read(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
+    AbsentWanted absent_wanted(domain: DomainId, address: u64, capacity: u64) -> u64;
+    AbsentFill absent_fill(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
 }
 
 /// One input: number and arguments, little endian; what is missing is zero.

@@ -17,6 +17,8 @@
 //! ```
 
 mod chain;
+#[cfg(test)]
+mod early_tests;
 mod error;
 mod setup;
 #[cfg(test)]
@@ -61,6 +63,8 @@ pub struct Queue {
     armed: Option<bool>,
     /// Taken and not in the used ring, oldest first: from `next_used` to `next_available`.
     slots: VecDeque<Slot>,
+    /// Where a chain stands that cannot be taken before memory has come.
+    early: Option<u16>,
     /// The driver broke its rules: nothing is written to its rings any more.
     condemned: bool,
 }
@@ -86,6 +90,7 @@ impl Queue {
             signalled: None,
             armed: None,
             slots: VecDeque::new(),
+            early: None,
             condemned: false,
         })
     }
@@ -123,7 +128,15 @@ impl Queue {
             self.indirect,
             head,
             self.next_available,
-        )?;
+        );
+        let chain = match chain {
+            Err(QueueError::NotYet) => {
+                self.early = Some(self.next_available);
+                return Ok(None);
+            }
+            parsed => parsed?,
+        };
+        self.early = None;
         self.next_available = self.next_available.wrapping_add(1);
         self.slots.push_back(Slot {
             head,
@@ -188,12 +201,18 @@ impl Queue {
     }
 
     /// Asks the driver for a doorbell with the next chain. Returns how many there are already, put
-    /// back or new, for which none will ring.
+    /// back or new, for which none will ring; not those that wait for memory to come.
     pub fn arm(&mut self) -> Result<u16, QueueError> {
         self.ask_for_doorbells(true)?;
         self.memory.memory().fence();
         self.refresh()?;
-        Ok(self.available.wrapping_sub(self.next_available))
+        let end = self.early.unwrap_or(self.available);
+        Ok(end.wrapping_sub(self.next_available))
+    }
+
+    /// The first and last page of each of its parts.
+    pub fn ring_pages(&self) -> [(u64, u64); 3] {
+        self.setup.pages()
     }
 
     /// After an error: what is in flight is still completed, but the rings are left alone.

@@ -3,6 +3,7 @@
 
 extern crate std;
 
+mod absent;
 mod calls;
 
 use super::COPY_BYTES_MAX;
@@ -53,6 +54,12 @@ pub struct FakeDomain {
     pub dirty: Option<BTreeSet<u64>>,
     /// Its write quota, pages a second.
     pub write_quota: u64,
+    /// Pages whose contents have not come.
+    pub absent: BTreeSet<u64>,
+    /// Those of them that its vCPUs wait for. Tests write here.
+    pub wanted: BTreeSet<u64>,
+    /// How often each page was filled.
+    pub fills: BTreeMap<u64, u32>,
     /// What is kept for the control domain.
     pub blobs: BTreeMap<u32, Vec<u8>>,
 }
@@ -251,6 +258,9 @@ impl FakeHypervisor {
             affinity: BTreeMap::new(),
             dirty: None,
             write_quota: 0,
+            absent: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            fills: BTreeMap::new(),
             blobs: BTreeMap::new(),
         };
         if slot == state.slots.len() {
@@ -286,6 +296,9 @@ fn visit(
     for page in address / PAGE_SIZE_BYTES..end.div_ceil(PAGE_SIZE_BYTES) {
         if !domain.pages.contains_key(&page) {
             return Err(Status::BadAddress);
+        }
+        if domain.absent.contains(&page) {
+            return Err(Status::BadState);
         }
     }
     let mut done = 0;

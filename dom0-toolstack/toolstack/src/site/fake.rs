@@ -9,7 +9,7 @@ use godwit_backends::disk::Disk as BackendDisk;
 use godwit_backends::fake::{Arena, RamDisk};
 use godwit_backends::memory::Memory;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::string::ToString;
 use std::task::{Context, Poll, Waker};
 
@@ -46,6 +46,8 @@ pub struct FakeDevices {
     pub quiesced: RefCell<Vec<DomainId>>,
     /// Pages that devices have written to, of domains where that is noted. Tests write here.
     pub written: RefCell<BTreeMap<DomainId, Vec<u64>>>,
+    /// Absent pages that devices wait for. Tests write here.
+    pub wanted: RefCell<BTreeSet<u64>>,
     /// What balloons were told, pages.
     pub targets: RefCell<BTreeMap<DomainId, u64>>,
     /// What every virtio console has written.
@@ -152,6 +154,20 @@ impl DeviceHost for FakeDevices {
             .get_mut(&domain)
             .map(core::mem::take)
             .unwrap_or_default()
+    }
+
+    fn ring_pages(&self, _: DomainId) -> Vec<(u64, u64)> {
+        std::vec![(21, 22)]
+    }
+
+    fn absent_wanted(&self, _: DomainId) -> Vec<u64> {
+        self.wanted.borrow().iter().copied().collect()
+    }
+
+    fn absent_filled(&self, _: DomainId, pages: Range<u64>) {
+        self.wanted
+            .borrow_mut()
+            .retain(|page| !pages.contains(page));
     }
 
     fn save(&self, domain: DomainId, slot: u32) -> Result<Vec<u8>, String> {

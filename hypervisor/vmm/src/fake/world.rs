@@ -11,7 +11,7 @@ use crate::cpuid::{Leaf, Policy};
 use crate::devices::TscRate;
 use crate::devices::lapic::{Address, Ipi, Trigger};
 use crate::devices::ports::Platform;
-use crate::vcpu::{Exchange, Quota, Refused, World};
+use crate::vcpu::{Contents, Exchange, Quota, Refused, World};
 use crate::walk::GuestMemory;
 
 const PAGE_BYTES: u64 = 4096;
@@ -80,6 +80,10 @@ pub struct FakeWorld {
     pub apic_address: Option<Address>,
     /// Pages whose next write is to fault, and is then noted.
     pub withheld: BTreeSet<u64>,
+    /// RAM whose contents have not come.
+    pub absent: BTreeSet<u64>,
+    /// The page of them that was touched last, and whether by ourselves and not told yet.
+    pub starved: Cell<(u64, bool)>,
     /// Pages found dirty, by faults and by the processor's log, in order.
     pub dirtied: Vec<u64>,
     /// The domain's write quota.
@@ -119,6 +123,8 @@ impl FakeWorld {
             watcher_woken: 0,
             apic_address: None,
             withheld: BTreeSet::new(),
+            absent: BTreeSet::new(),
+            starved: Cell::new((0, false)),
             dirtied: Vec::new(),
             quota: None,
             exchange: Exchange::new(),
@@ -148,6 +154,10 @@ impl FakeWorld {
         while done < bytes {
             let at = gpa + done as u64;
             let offset = (at % PAGE_BYTES) as usize;
+            if self.absent.contains(&(at / PAGE_BYTES)) {
+                self.starved.set((at / PAGE_BYTES, true));
+                return false;
+            }
             let count = (PAGE_BYTES as usize - offset).min(bytes - done);
             let page = pages
                 .entry(at / PAGE_BYTES)
@@ -224,6 +234,28 @@ impl World for FakeWorld {
             self.dirtied.push(gpa / PAGE_BYTES);
         }
         withheld
+    }
+
+    fn contents(&mut self, gpa: u64) -> Contents {
+        let page = gpa / PAGE_BYTES;
+        match (self.absent.contains(&page), gpa < self.ram_bytes) {
+            (true, _) => {
+                self.starved.set((page, false));
+                Contents::Absent
+            }
+            (false, true) => Contents::Here,
+            (false, false) => Contents::Nothing,
+        }
+    }
+
+    fn missed(&mut self) -> bool {
+        let (page, missed) = self.starved.get();
+        self.starved.set((page, false));
+        missed
+    }
+
+    fn has_come(&self) -> bool {
+        !self.absent.contains(&self.starved.get().0)
     }
 
     fn logged_write(&mut self, gpa: u64) {

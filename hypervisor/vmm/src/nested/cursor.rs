@@ -140,6 +140,16 @@ impl<'a> Bitmap<'a> {
                 && cursor.end / FRAME_SIZE_BYTES <= self.first_page.saturating_add(pages))
     }
 
+    /// Sets the bit of the page at an address, if it has one.
+    pub fn mark(&mut self, address: GuestPhysical) {
+        let bit = (address.0 / FRAME_SIZE_BYTES).checked_sub(self.first_page);
+        if let Some(bit) = bit
+            && let Some(word) = self.words.get_mut((bit / 64) as usize)
+        {
+            *word |= 1 << (bit % 64);
+        }
+    }
+
     /// Sets the bits of the pages in `start..end`, which must be covered.
     pub(super) fn set(&mut self, start: u64, end: u64) {
         for page in start / FRAME_SIZE_BYTES..end / FRAME_SIZE_BYTES {

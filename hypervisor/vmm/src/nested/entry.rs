@@ -81,7 +81,7 @@ pub enum MemoryType {
     WriteCombining,
 }
 
-/// A present leaf.
+/// A leaf: a frame and what the guest may do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Leaf {
     /// Host physical address of its first byte, a multiple of its size.
@@ -96,6 +96,8 @@ pub struct Leaf {
     pub dirty: bool,
     /// Writing is permitted but withheld so that the first write faults.
     pub withheld: bool,
+    /// The frame is the guest's, but what is to be in it has not come: every access faults.
+    pub absent: bool,
 }
 
 impl Leaf {

@@ -19,6 +19,11 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Bits 62:52 are ignored by the processor as long as the features that use 57 to 61 are off.
 const WITHHELD: u64 = 1 << 52;
 const DIRTY_BELOW: u64 = 1 << 53;
+/// An absent page: not present to the processor, which then ignores all other bits.
+const ABSENT: u64 = 1 << 54;
+/// Of an absent page, read, write and execute are up here.
+const HIDDEN_SHIFT: u32 = 55;
+const RIGHTS: u64 = READ | WRITE | EXECUTE;
 
 const TYPE_UNCACHEABLE: u64 = 0;
 const TYPE_WRITE_COMBINING: u64 = 1;
@@ -32,7 +37,12 @@ impl Format for Ept {
     const NAME: &'static str = "EPT";
 
     fn decode(entry: u64, level: u8) -> Entry {
-        if entry & (READ | WRITE | EXECUTE) == 0 {
+        let absent = entry & (RIGHTS | ABSENT) == ABSENT;
+        let entry = match absent {
+            true => entry | entry >> HIDDEN_SHIFT & RIGHTS,
+            false => entry,
+        };
+        if entry & RIGHTS == 0 {
             return Entry::Empty;
         }
         let address = HostPhysical(entry & ADDRESS);
@@ -57,6 +67,7 @@ impl Format for Ept {
             accessed: entry & ACCESSED != 0,
             dirty: entry & DIRTY != 0,
             withheld: entry & WITHHELD != 0,
+            absent,
         })
     }
 
@@ -66,7 +77,7 @@ impl Format for Ept {
             MemoryType::Uncacheable => TYPE_UNCACHEABLE << TYPE_SHIFT,
             MemoryType::WriteCombining => TYPE_WRITE_COMBINING << TYPE_SHIFT,
         };
-        leaf.address.0
+        let entry = leaf.address.0
             | READ
             | memory_type
             | if leaf.access.write { WRITE } else { 0 }
@@ -74,7 +85,11 @@ impl Format for Ept {
             | if size > PageSize::Small4K { LARGE } else { 0 }
             | if leaf.accessed { ACCESSED } else { 0 }
             | if leaf.dirty { DIRTY } else { 0 }
-            | if leaf.withheld { WITHHELD } else { 0 }
+            | if leaf.withheld { WITHHELD } else { 0 };
+        match leaf.absent {
+            true => entry & !RIGHTS | (entry & RIGHTS) << HIDDEN_SHIFT | ABSENT,
+            false => entry,
+        }
     }
 
     fn table(address: HostPhysical, dirty_below: bool) -> u64 {

@@ -16,6 +16,7 @@ const TYPE_SHIFT: u32 = 8;
 const SIZE_SHIFT: u32 = 12;
 const FRAME_SHIFT: u32 = 20;
 const PARKED: u64 = 1 << 15;
+const HERE: u64 = 1 << 16;
 
 /// The fake format.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl Format for Fake {
                     accessed: entry & UNUSED == 0,
                     dirty: entry & CLEAN == 0,
                     withheld: entry & GRANTED == 0,
+                    absent: entry & HERE == 0,
                 })
             }
             other => panic!("entry kind {other}"),
@@ -82,6 +84,7 @@ impl Format for Fake {
             | if leaf.accessed { 0 } else { UNUSED }
             | if leaf.dirty { 0 } else { CLEAN }
             | if leaf.withheld { 0 } else { GRANTED }
+            | if leaf.absent { 0 } else { HERE }
     }
 
     fn table(address: HostPhysical, dirty_below: bool) -> u64 {

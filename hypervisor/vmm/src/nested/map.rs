@@ -166,6 +166,7 @@ impl<F: Format> NestedTables<F> {
                     accessed: true,
                     dirty: true,
                     withheld: false,
+                    absent: false,
                 };
                 memory.write(slot.table(), slot.index(), F::leaf(leaf, size));
                 run.advance(size.bytes());

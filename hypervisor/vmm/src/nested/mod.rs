@@ -16,7 +16,10 @@
 //! nobody armed counts as dirty, never the reverse. *Clean* means dirty bit clear and, with `WriteProtect` and for large leaves,
 //! write access withheld: a write to it faults, and [`NestedTables::mark_dirty`] grants it again. Only write-back memory is
 //! tracked; uncacheable and write-combining leaves are devices.
+//!
+//! Absent pages: see [`absent`](self::absent). No access is allowed to one, and no operation but those of that file makes one present.
 
+mod absent;
 mod cursor;
 mod dirty;
 mod entry;
@@ -53,6 +56,8 @@ pub enum NestedError {
     Forbidden,
     /// The page is mapped and writable, but write access is withheld for dirty tracking: mark it dirty and retry.
     Withheld,
+    /// The page is mapped, but what is in it is still elsewhere.
+    Absent,
     /// An address or length is not a multiple of 4 KiB.
     Misaligned,
     /// Beyond the 48-bit guest physical or 52-bit host physical space, or beyond the bitmap given.

@@ -21,6 +21,8 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Bits 58:52 are available to software.
 const WITHHELD: u64 = 1 << 52;
 const DIRTY_BELOW: u64 = 1 << 53;
+/// An absent page: not present to the processor, which then ignores all other bits.
+const ABSENT: u64 = 1 << 54;
 
 /// What the host's IA32_PAT must hold for the types below: the reset value, but entry 5 is write-combining, not write-through
 /// (so that a host that forgets to load it errs on the safe side).
@@ -41,7 +43,8 @@ impl Format for Npt {
     const NAME: &'static str = "NPT";
 
     fn decode(entry: u64, level: u8) -> Entry {
-        if entry & PRESENT == 0 {
+        let absent = entry & (PRESENT | ABSENT) == ABSENT;
+        if entry & PRESENT == 0 && !absent {
             return Entry::Empty;
         }
         let size = match PageSize::of_level(level) {
@@ -70,6 +73,7 @@ impl Format for Npt {
             accessed: entry & ACCESSED != 0,
             dirty: entry & DIRTY != 0,
             withheld: entry & WITHHELD != 0,
+            absent,
         })
     }
 
@@ -80,7 +84,7 @@ impl Format for Npt {
             MemoryType::WriteCombining => pat_bit(size) | WRITE_THROUGH,
         };
         leaf.address.0
-            | PRESENT
+            | if leaf.absent { ABSENT } else { PRESENT }
             | USER
             | memory_type
             | if leaf.access.write { WRITE } else { 0 }

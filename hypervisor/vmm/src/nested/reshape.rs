@@ -126,7 +126,7 @@ fn uniform<F: Format>(memory: &impl TableMemory, slot: &Slot, level: u8) -> Opti
         dirty: true,
         ..read(0)?
     };
-    if first.withheld || first.address.0 & (span(level + 1) - 1) != 0 {
+    if first.withheld || first.absent || first.address.0 & (span(level + 1) - 1) != 0 {
         return None;
     }
     // Downwards: a range is merged upwards, so the last entries are the likeliest to differ still.

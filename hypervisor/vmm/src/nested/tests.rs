@@ -13,6 +13,7 @@ use super::fake::Fake;
 use super::*;
 use crate::frames::HostPhysical;
 
+mod absent;
 mod arena;
 mod encodings;
 mod large;

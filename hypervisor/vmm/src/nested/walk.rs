@@ -125,6 +125,9 @@ impl<F: Format> NestedTables<F> {
         }
         let slot = self.find(memory, address.0);
         let leaf = slot.leaf.ok_or(NestedError::NotMapped)?;
+        if leaf.absent {
+            return Err(NestedError::Absent);
+        }
         match wanted {
             Wanted::Write if leaf.withheld => return Err(NestedError::Withheld),
             Wanted::Write if !leaf.access.write => return Err(NestedError::Forbidden),

@@ -4,7 +4,7 @@
 //! spent more than [`BURST_NS`] of it sleeps until it has caught up, its interrupts with it. Others run on. A processor that logs
 //! pages by itself is given a log as short as the burst, so that it comes back as often as the quota needs.
 
-use super::{Next, Vcpu, World};
+use super::{Contents, Next, Vcpu, World};
 use crate::exit::NestedFault;
 use crate::hardware::VcpuHardware;
 
@@ -40,7 +40,7 @@ impl Quota {
 }
 
 impl Vcpu {
-    /// A nested page fault: a write to a tracked page, or a device's.
+    /// A nested page fault: a write to a tracked page, an absent page, or a device's.
     #[inline]
     pub(super) fn nested_fault<H: VcpuHardware, W: World>(
         &mut self,
@@ -50,6 +50,13 @@ impl Vcpu {
     ) -> Next {
         if fault.write && fault.mapped && world.write_fault(fault.gpa) {
             return self.charge(world, 1);
+        }
+        if !fault.mapped {
+            match world.contents(fault.gpa) {
+                Contents::Absent => return self.starve(),
+                Contents::Here => return Next::Enter,
+                Contents::Nothing => {}
+            }
         }
         self.nested(hw, world, fault)
     }

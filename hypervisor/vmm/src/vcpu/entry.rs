@@ -56,6 +56,7 @@ impl Vcpu {
             self.resume(hw);
         }
         self.stalled = false;
+        self.starved = false;
         self.catch_up(world);
         if self.nmi_pending {
             self.deliver_nmi(hw);
@@ -78,12 +79,15 @@ impl Vcpu {
     /// Whether a waiting vCPU has something to wake for.
     pub fn has_work<W: World>(&mut self, world: &mut W) -> bool {
         let is_current = self.pic != PicLine::Unknown && world.host_tsc() < self.timer_deadline();
-        if is_current && self.awaits_answer() && !self.stalled {
+        if is_current && self.awaits_answer() && !self.stalled && !self.starved {
             return world.exchange().is_answered();
         }
         self.catch_up(world);
         if self.stalled {
             return self.has_paid(world);
+        }
+        if self.starved {
+            return world.has_come();
         }
         if self.awaits_answer() {
             return world.exchange().is_answered();
@@ -108,7 +112,7 @@ impl Vcpu {
     pub fn sleep_deadline(&self) -> u64 {
         let own = match self.running {
             Running::Yes if self.stalled => self.paid_until,
-            Running::Yes if !self.awaits_answer() => self.apic_due_host_tsc,
+            Running::Yes if !self.awaits_answer() && !self.starved => self.apic_due_host_tsc,
             // Whatever its timer makes pending, it would not wake.
             Running::Yes
             | Running::HaltedMasked
@@ -149,6 +153,7 @@ impl Vcpu {
     /// What the vCPU was made, or saved, doing, with these flags. A start-up IPI that has come stays.
     pub fn set_activity(&mut self, activity: Activity, rflags: u64) {
         self.stalled = false;
+        self.starved = false;
         self.running = match (activity, self.running) {
             (Activity::WaitForSipi, Running::Startup(page)) => Running::Startup(page),
             (Activity::WaitForSipi, _) => Running::WaitForStartup,
@@ -241,6 +246,7 @@ impl Vcpu {
         }
         self.forget_access(world);
         self.stalled = false;
+        self.starved = false;
         let mut state = hw.save().after_init();
         let viewer = Viewer {
             apic_id: self.lapic.id(),

@@ -54,6 +54,11 @@ impl Forwarded {
         self.used <= self.answers.len()
     }
 
+    /// The instruction is executed again, from its start or its present element on: the answers are kept.
+    pub(super) fn restart(&mut self) {
+        self.used = 0;
+    }
+
     /// The element is committed. Returns whether dom0 had a part in it.
     pub(super) fn commit(&mut self) -> bool {
         self.used = 0;

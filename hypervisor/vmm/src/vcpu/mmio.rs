@@ -51,8 +51,7 @@ impl Vcpu {
         mapped.then(|| (gpa - base) as u32)
     }
 
-    /// A nested page fault. Guest memory is all there from the start, so what faults is a device or
-    /// does not exist.
+    /// A nested page fault where no memory is: a device, or nothing.
     #[cold]
     pub(super) fn nested<H: VcpuHardware, W: World>(
         &mut self,
@@ -65,6 +64,9 @@ impl Vcpu {
         }
         let mut bytes = [0; INSTRUCTION_BYTES_MAX];
         let count = fetch(hw, world, &mut bytes);
+        if count == 0 && world.missed() {
+            return self.starve();
+        }
         let instruction = match emulate::decode(&bytes[..count], Mode::of(hw)) {
             Ok(instruction) => instruction,
             // The guest has changed its code, or its page tables, since the exit: let the CPU see.
@@ -85,6 +87,11 @@ impl Vcpu {
         let ended = emulate::run(&instruction, hw, &mut bus, ELEMENTS_MAX);
         if let Ended::Stopped(Stop::Forward(request)) = ended {
             return self.await_answer(world, Exit::Nested(fault), request);
+        }
+        if let Ended::Stopped(Stop::PageFault { .. } | Stop::Nothing(_)) = ended
+            && world.missed()
+        {
+            return self.starve();
         }
         self.forwarded.commit();
         match ended {

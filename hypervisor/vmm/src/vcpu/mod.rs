@@ -9,6 +9,7 @@
 //! generic, so that on each vendor this becomes straight code. Handling an exit allocates nothing
 //! and, for CPUID, MSRs, HLT and ports without a device, takes no lock.
 
+mod absent;
 mod call;
 mod clock;
 mod control;
@@ -84,6 +85,13 @@ pub trait World: GuestMemory {
     /// A write was refused to the guest where something is mapped. If that was for dirty tracking, the page is dirty and
     /// writable from now on. Whether the guest tries again.
     fn write_fault(&mut self, gpa: u64) -> bool;
+    /// A guest-physical access found no present page. What is there; an absent page is noted as the one that this vCPU
+    /// stands at, and dom0 finds it.
+    fn contents(&mut self, gpa: u64) -> Contents;
+    /// Whether a read or write of guest memory has failed at an absent page since this was asked last. The page is noted, too.
+    fn missed(&mut self) -> bool;
+    /// Whether the contents of the page noted last have come.
+    fn has_come(&self) -> bool;
     /// The processor has logged a write to the page at this address.
     fn logged_write(&mut self, gpa: u64);
     /// How fast each vCPU may make pages dirty.
@@ -104,6 +112,17 @@ pub trait World: GuestMemory {
     fn console_output(&mut self);
     /// Something was refused by name: counted, and logged at most now and then.
     fn refused(&mut self, what: Refused);
+}
+
+/// What is behind a guest-physical address that a vCPU could not reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Contents {
+    /// Memory whose contents are still on another host.
+    Absent,
+    /// Memory whose contents have come meanwhile.
+    Here,
+    /// No memory.
+    Nothing,
 }
 
 /// Something no part of the hypervisor answers for.
@@ -157,6 +176,8 @@ pub struct Vcpu {
     paid_until: u64,
     /// It sleeps until then.
     stalled: bool,
+    /// It sleeps until the page noted by its world has come.
+    starved: bool,
     /// The hypercall it makes waits.
     blocked_call: Option<Length>,
 }
@@ -188,6 +209,7 @@ impl Vcpu {
             forwarded: Forwarded::default(),
             paid_until: 0,
             stalled: false,
+            starved: false,
             blocked_call: None,
         }
     }

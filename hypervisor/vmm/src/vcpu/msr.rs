@@ -164,6 +164,8 @@ impl Vcpu {
                 Next::Enter if self.init_pending => self.take_init(hw, world),
                 other => other,
             },
+            // A page of the clock.
+            None if world.missed() => self.starve(),
             None => {
                 world.refused(Refused::WriteMsr(index, value));
                 self.inject(hw, Event::GENERAL_PROTECTION)

@@ -216,6 +216,7 @@ impl Vcpu {
             }
             match self.string_element(hw, world, &access, linear) {
                 Ok(found) => ending = found,
+                Err(_) if world.missed() => return self.starve(),
                 Err(fault) => return fault,
             }
             let moved = offset.wrapping_add(step);
@@ -260,23 +261,30 @@ impl Vcpu {
                 } else {
                     address & 0xffff_ffff
                 };
-                let gpa =
-                    walk::translate(world, &paging(hw), address, intent).map_err(|fault| {
+                let gpa = match walk::translate(world, &paging(hw), address, intent) {
+                    Ok(gpa) => gpa,
+                    Err(_) if world.missed() => return Err(self.starve()),
+                    Err(fault) => {
                         // A page fault on its way already keeps its address.
                         if !hw.event_pending() {
                             hw.set_control(Control::Cr2, address);
                         }
-                        self.inject(
-                            hw,
-                            Event::Exception(vector::PAGE_FAULT, Some(fault.error_code)),
-                        )
-                    })?;
+                        let code = Some(fault.error_code);
+                        return Err(self.inject(hw, Event::Exception(vector::PAGE_FAULT, code)));
+                    }
+                };
                 parts[index] = (gpa, count);
             }
         }
         let now = self.platform_tsc(world.host_tsc());
         let missing = |gpa| end(ShutdownReason::BadMemory, gpa);
         if access.input {
+            // Before the device is asked, which forgets what it has given.
+            for (gpa, count) in parts {
+                if !world.read(gpa, &mut [0; 4][..count]) {
+                    return Err(missing(gpa));
+                }
+            }
             let result = self
                 .read_port(world, access, now)
                 .map_err(|request| self.await_answer(world, Exit::Port(*access), request))?;

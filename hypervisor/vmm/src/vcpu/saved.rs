@@ -34,10 +34,10 @@ impl Vcpu {
         }
     }
 
-    /// What it does, for its `VcpuState`. `halted`: it waits, in HLT, for its start-up IPI, for its write quota, or for dom0 and
+    /// What it does, for its `VcpuState`. `halted`: it waits, in HLT, for its start-up IPI, for its write quota, for a page, or for dom0 and
     /// then in the midst of an instruction that it executes again.
     pub fn activity(&self, halted: bool) -> Activity {
-        let halted = halted && !self.awaits_answer() && !self.stalled;
+        let halted = halted && !self.awaits_answer() && !self.stalled && !self.starved;
         match self.running {
             Running::WaitForStartup | Running::Startup(_) => Activity::WaitForSipi,
             Running::Yes | Running::HaltedMasked if halted => Activity::Halted,
@@ -71,6 +71,8 @@ impl Vcpu {
             // The quota is the host's.
             paid_until: _,
             stalled: _,
+            // It runs into the page again.
+            starved: _,
             // dom0's, which is not saved.
             blocked_call: _,
         } = self;
@@ -144,6 +146,7 @@ impl Vcpu {
             forwarded: Forwarded::default(),
             paid_until: 0,
             stalled: false,
+            starved: false,
             blocked_call: None,
         };
         Ok(())

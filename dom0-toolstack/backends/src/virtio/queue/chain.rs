@@ -57,6 +57,8 @@ pub struct Chain {
     readable_pieces: usize,
     readable_bytes: u64,
     writable_bytes: u64,
+    /// Some of it has yet to come.
+    is_early: bool,
 }
 
 impl fmt::Debug for Chain {
@@ -94,6 +96,7 @@ impl Chain {
             readable_pieces: 0,
             readable_bytes: 0,
             writable_bytes: 0,
+            is_early: false,
         };
         let mut index = head;
         loop {
@@ -112,13 +115,21 @@ impl Chain {
                     return Err(QueueError::IndirectContinues);
                 }
                 chain.append_table(descriptor)?;
-                return Ok(chain);
+                return chain.checked();
             }
             chain.append(descriptor)?;
             if descriptor.flags & NEXT == 0 {
-                return Ok(chain);
+                return chain.checked();
             }
             index = descriptor.next;
+        }
+    }
+
+    /// All of it is here; or nobody looks at any of it yet.
+    fn checked(self) -> Result<Chain, QueueError> {
+        match self.is_early {
+            true => Err(QueueError::NotYet),
+            false => Ok(self),
         }
     }
 
@@ -130,6 +141,9 @@ impl Chain {
             || !(1..=CHAIN_DESCRIPTORS_MAX as u64).contains(&count)
         {
             return Err(QueueError::IndirectLength(table.bytes));
+        }
+        if !self.memory.absent().is_here(table.gpa, bytes) {
+            return Err(QueueError::NotYet);
         }
         let mut copy = vec![0; bytes as usize];
         self.memory.read(table.gpa, &mut copy)?;
@@ -173,6 +187,8 @@ impl Chain {
             self.readable_bytes += length;
             self.readable_pieces += 1;
         }
+        // All are wanted at once.
+        self.is_early |= !self.memory.absent().is_here(gpa, length);
         self.memory.hold(gpa, length);
         self.pieces.push(Piece { gpa, bytes });
         Ok(())

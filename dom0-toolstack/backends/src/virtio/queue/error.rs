@@ -10,6 +10,8 @@ pub enum QueueError {
     Size(u16),
     /// A part of the queue is not aligned as 2.7 demands.
     Misaligned(u64),
+    /// Not the driver's fault: some of what a chain names has yet to come from another host.
+    NotYet,
     /// An address is not (all) memory of the guest.
     NotMemory {
         /// First byte.
@@ -59,6 +61,7 @@ impl fmt::Display for QueueError {
             QueueError::NotMemory { gpa, bytes } => {
                 write!(f, "{bytes} bytes at {gpa:#x} are not the guest's memory")
             }
+            QueueError::NotYet => f.write_str("memory has yet to come"),
             QueueError::IndexJumped { from, to } => {
                 write!(f, "the available index jumped from {from} to {to}")
             }

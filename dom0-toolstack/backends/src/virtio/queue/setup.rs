@@ -1,7 +1,7 @@
 //! Where a queue is and how large: what the driver programs before it enables it (2.7).
 
 use super::QueueError;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, PAGE_BYTES};
 
 /// Most entries of a queue.
 pub const QUEUE_SIZE_MAX: u16 = 256;
@@ -40,6 +40,17 @@ impl Setup {
             memory.spans(gpa, bytes, &mut alloc::vec::Vec::new())?;
         }
         Ok(())
+    }
+
+    /// The first and last page of each part.
+    pub fn pages(&self) -> [(u64, u64); 3] {
+        let size = u64::from(self.size);
+        let parts = [
+            (self.descriptors, DESCRIPTOR_BYTES * size),
+            (self.available, 6 + 2 * size),
+            (self.used, 6 + 8 * size),
+        ];
+        parts.map(|(gpa, bytes)| (gpa / PAGE_BYTES, (gpa + bytes - 1) / PAGE_BYTES))
     }
 
     /// `avail.idx`.

@@ -128,6 +128,19 @@ impl VirtioFunction {
         }
     }
 
+    /// Memory has come that was waited for: all queues are looked at again.
+    pub fn look_again(&self) {
+        self.wake_all();
+    }
+
+    /// Appends the first and last page of each ring in use: what the device itself reads and writes without being asked.
+    pub fn ring_pages(&self, out: &mut Vec<(u64, u64)>) {
+        for queue in &self.queues {
+            let queue = queue.borrow();
+            out.extend(queue.iter().flat_map(Queue::ring_pages));
+        }
+    }
+
     /// Whether what [`save`](VirtioFunction::save) gives is other than when this was asked last.
     pub fn take_changed(&self) -> bool {
         self.changed.take()

@@ -144,7 +144,10 @@ impl Hypervisor for FakeHypervisor {
     fn memory_release(&self, domain: DomainId, pages: &[u64]) -> Result<u64, Status> {
         self.count()?;
         let done = self.with(domain, |domain| {
-            let had = |page: &&u64| domain.pages.remove(*page).is_some();
+            let had = |page: &&u64| {
+                domain.absent.remove(*page);
+                domain.pages.remove(*page).is_some()
+            };
             let done = pages.iter().filter(had).count() as u64;
             domain.info.memory_pages -= done;
             done
@@ -370,6 +373,32 @@ impl Hypervisor for FakeHypervisor {
             }
             pages
         })
+    }
+
+    fn absent_arm(&self, id: DomainId, first: u64, count: u64, set: &[u64]) -> Result<u64, Status> {
+        self.count()?;
+        self.with(id, |domain| domain.arm_absent(first, count, set))?
+    }
+
+    fn absent_read(
+        &self,
+        id: DomainId,
+        first: u64,
+        count: u64,
+        out: &mut [u64],
+    ) -> Result<u64, Status> {
+        self.count()?;
+        self.with(id, |domain| domain.read_absent(first, count, out))
+    }
+
+    fn absent_wanted(&self, id: DomainId) -> Result<Vec<u64>, Status> {
+        self.count()?;
+        self.with(id, |domain| domain.wanted.iter().copied().collect())
+    }
+
+    fn absent_fill(&self, id: DomainId, first: u64, contents: &[u8]) -> Result<u64, Status> {
+        self.count()?;
+        self.with(id, |domain| domain.fill_absent(first, contents))
     }
 
     fn dirty_disarm(&self, domain: DomainId) -> Result<u64, Status> {

@@ -10,6 +10,7 @@ fn leaf(address: u64, access: Access, memory_type: MemoryType) -> Leaf {
         accessed: true,
         dirty: true,
         withheld: false,
+        absent: false,
     }
 }
 
@@ -38,8 +39,15 @@ fn ept_entries_are_the_manuals() {
             dirty_below: false
         }
     );
-    // Without read, write and execute an entry is not present, whatever else it says.
-    assert_eq!(Ept::decode(0xffff_ffff_ffff_fff8, 1), Entry::Empty);
+    // Without read, write and execute an entry is not present to the processor, whatever else it says.
+    assert_eq!(Ept::decode(0xffbf_ffff_ffff_fff8, 1), Entry::Empty);
+    // Not an absent page's either, whose rights and mark are where the processor does not look.
+    let absent = Leaf {
+        absent: true,
+        ..ram
+    };
+    assert_eq!(Ept::leaf(absent, PageSize::Small4K), 0x03c0_0001_2345_6370);
+    assert_eq!(Ept::decode(0x03c0_0001_2345_6370, 1), Entry::Leaf(absent));
     // Write and not read would be a misconfiguration.
     assert!(Ept::leaf(device, PageSize::Small4K) & 1 == 1);
 }
@@ -61,7 +69,13 @@ fn npt_entries_are_the_manuals() {
     assert_eq!(Npt::leaf(screen, PageSize::Huge1G), 0x8000_0000_c000_10ef);
     assert_eq!(HOST_PAT.to_le_bytes(), [6, 4, 7, 0, 6, 1, 7, 0]);
     assert_eq!(Npt::table(HostPhysical(0xabc_d000), false), 0xabc_d027);
-    assert_eq!(Npt::decode(0xffff_ffff_ffff_fffe, 1), Entry::Empty);
+    assert_eq!(Npt::decode(0xffbf_ffff_ffff_fffe, 1), Entry::Empty);
+    let absent = Leaf {
+        absent: true,
+        ..ram
+    };
+    assert_eq!(Npt::leaf(absent, PageSize::Small4K), 0x0040_0001_2345_6066);
+    assert_eq!(Npt::decode(0x0040_0001_2345_6066, 1), Entry::Leaf(absent));
 }
 
 fn round_trip<F: Format>() {
@@ -97,11 +111,15 @@ fn round_trip<F: Format>() {
             accessed: n & 4 != 0,
             dirty: n & 8 != 0,
             withheld: n & 16 != 0,
+            absent: false,
         };
-        assert_eq!(
-            F::decode(F::leaf(leaf, size), size as u8),
-            Entry::Leaf(leaf)
-        );
+        for absent in [false, true] {
+            let leaf = Leaf { absent, ..leaf };
+            assert_eq!(
+                F::decode(F::leaf(leaf, size), size as u8),
+                Entry::Leaf(leaf)
+            );
+        }
     }
 }
 

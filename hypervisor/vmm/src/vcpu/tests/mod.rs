@@ -1,5 +1,6 @@
 //! A vCPU end to end, over the fake back end.
 
+mod absent;
 mod clock;
 mod control;
 mod dirty;

@@ -1,0 +1,36 @@
+//! Chains whose memory has yet to come.
+
+use super::*;
+use crate::virtio::fake::{Driver, guest};
+
+#[test]
+fn a_chain_waits_for_its_memory_and_keeps_its_place() {
+    let memory = guest(32);
+    let mut driver = Driver::new(&memory, 0x1000, 8, false);
+    let mut queue = Queue::start(memory, driver.setup, false, true).unwrap();
+    let memory = Rc::clone(&queue.memory);
+    // The table of indirect descriptors and two buffers.
+    memory.absent().set(alloc::vec![1 << 4 | 1 << 6 | 1 << 7]);
+    driver.offer(&[(0x9000, 8)], &[]).unwrap();
+    driver
+        .offer_indirect(0x4000, &[(0x6000, 8)], &[(0x7ff0, 8)])
+        .unwrap();
+    let first = queue.take().unwrap().expect("nothing of it is missing");
+    assert!(queue.take().unwrap().is_none());
+    assert_eq!(queue.arm(), Ok(0), "nobody is to look again");
+    assert_eq!(memory.absent().wanted(), [4]);
+    // What is put back behind it can be taken again.
+    queue.put_back(first);
+    assert_eq!(queue.arm(), Ok(1));
+    let first = queue.take().unwrap().unwrap();
+    assert!(memory.absent().fill(4..5));
+    assert!(queue.take().unwrap().is_none());
+    assert_eq!(memory.absent().wanted(), [6, 7]);
+    assert!(!memory.is_held(6), "nobody works on it");
+    memory.absent().fill(6..8);
+    let second = queue.take().unwrap().expect("all has come");
+    assert_eq!(queue.arm(), Ok(0));
+    queue.complete(second, 8).unwrap();
+    queue.complete(first, 0).unwrap();
+    assert!(queue.is_idle());
+}
