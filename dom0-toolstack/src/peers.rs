@@ -3,10 +3,13 @@
 use crate::net::Network;
 use crate::site::Tools;
 use crate::tcp::TcpStream;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use core::future::Future;
 use core::net::IpAddr;
+use core::pin::Pin;
 use embassy_executor::Spawner;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::signal::Signal;
@@ -14,13 +17,16 @@ use embassy_time::{Duration, Instant, Timer, with_timeout};
 use godwit_abi::DomainId;
 use godwit_migrate::link::{Link, LinkError};
 use godwit_toolstack::hosts::MIGRATION_PORT;
-use godwit_toolstack::hosts::link::{HANDSHAKE_LIMIT_US, HostLink};
-use godwit_toolstack::operate::migrate::{ARRIVALS_MAX, Job, MoveOptions, Peers};
+use godwit_toolstack::hosts::link::{HANDSHAKE_LIMIT_US, HostLink, PLAINTEXT_PREFIX};
+use godwit_toolstack::operate::migrate::{
+    ARRIVALS_MAX, Direction, Job, MoveOptions, OPEN_MAX, Peers, Wanted, unwatched,
+};
+use godwit_toolstack::site::Site;
 
 /// Connections that are heard at a time: domains that come, and who asks about some.
 const LISTENERS: usize = ARRIVALS_MAX + 2;
-/// Domains given away at a time, those that wait for an answer included.
-pub(crate) const DEPARTURES_MAX: usize = 4;
+/// Domains that an earlier dom0 has left open, settled at a time.
+const SETTLING_MAX: usize = 4;
 /// After a connection that could not be taken.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// For so long a host that listens to nobody is tried again: all that listens there may be at work.
@@ -90,7 +96,7 @@ pub(crate) fn start(hosts: Hosts, spawner: Spawner) {
     let tools = hosts.tools;
     if let Some(network) = hosts.network {
         for _ in 0..LISTENERS {
-            spawner.spawn(listen(hosts, network).expect("the pool has as many"));
+            spawner.spawn(listen(hosts, network, spawner).expect("the pool has as many"));
         }
     }
     for (domain, name, peer) in tools.unsettled() {
@@ -104,7 +110,7 @@ pub(crate) fn start(hosts: Hosts, spawner: Spawner) {
 
 /// Takes in one domain after the other.
 #[embassy_executor::task(pool_size = LISTENERS)]
-async fn listen(hosts: Hosts, network: Network) -> ! {
+async fn listen(hosts: Hosts, network: Network, spawner: Spawner) -> ! {
     let tools = hosts.tools;
     loop {
         let (stream, from) = match TcpStream::accept(network.stack, MIGRATION_PORT).await {
@@ -127,13 +133,20 @@ async fn listen(hosts: Hosts, network: Network) -> ! {
                 continue;
             }
         };
-        if let Err(error) = tools.receive(link, &peer).await {
+        // The way back is as the way here.
+        let back = match &link {
+            HostLink::Plain(_) | HostLink::Unheard(_) => format!("{PLAINTEXT_PREFIX}{peer}"),
+            HostLink::Secure(_) | HostLink::Over(_) => peer.clone(),
+        };
+        let received = tools.receive(link, &peer).await;
+        send_back(hosts, spawner, &back);
+        if let Err(error) = received {
             log::warn!("{peer}: {error}");
         }
     }
 }
 
-#[embassy_executor::task(pool_size = DEPARTURES_MAX)]
+#[embassy_executor::task(pool_size = SETTLING_MAX)]
 async fn settle(hosts: Hosts, domain: DomainId) {
     match hosts.tools.settle_move(&hosts, domain).await {
         Ok(told) => log::info!("domain {domain}: {told}"),
@@ -144,21 +157,39 @@ async fn settle(hosts: Hosts, domain: DomainId) {
 /// Tells that a job is over.
 pub(crate) type Over = Rc<Signal<NoopRawMutex, ()>>;
 
-/// Moves one domain.
-#[embassy_executor::task(pool_size = DEPARTURES_MAX)]
-pub(crate) async fn depart(
+/// Moves one domain, by a task of its own. When there is none, the job says so.
+pub(crate) fn depart(
     hosts: Hosts,
-    job: Rc<Job>,
+    spawner: Spawner,
+    job: &Rc<Job>,
     domain: DomainId,
     options: MoveOptions,
-    over: Over,
+    over: &Over,
 ) {
-    // The job has the outcome.
-    let _ = hosts.tools.migrate(&hosts, &job, domain, options).await;
-    over.signal(());
+    let (mine, over) = (Rc::clone(job), Rc::clone(over));
+    let moving = Box::pin(async move {
+        // The job has the outcome.
+        let _ = hosts.tools.migrate(&hosts, &mine, domain, options).await;
+        over.signal(());
+    });
+    match run(moving) {
+        Ok(task) => spawner.spawn(task),
+        Err(_) => job.give_up(format!("at most {OPEN_MAX} moves are open at a time")),
+    }
 }
 
-/// What to say when no task is free.
-pub(crate) fn too_many() -> String {
-    format!("at most {DEPARTURES_MAX} domains leave at a time")
+#[embassy_executor::task(pool_size = OPEN_MAX)]
+async fn run(moving: Pin<Box<dyn Future<Output = ()>>>) {
+    moving.await;
+}
+
+/// Sends back what the host that was just served wants.
+fn send_back(hosts: Hosts, spawner: Spawner, peer: &str) {
+    let tools = hosts.tools;
+    for Wanted { domain, name } in tools.jobs.take_wanted() {
+        let now_us = tools.site.now_us();
+        let job = tools.jobs.begin(Direction::Out, &name, peer, now_us);
+        log::info!("domain '{name}' goes back to {peer}");
+        depart(hosts, spawner, &job, domain, unwatched(), &Over::default());
+    }
 }

@@ -210,11 +210,18 @@ impl Shell {
             Effect::AwaitEnd(domain) => self.await_end(domain).await,
             Effect::AwaitMemory(domain) => self.await_memory(domain).await,
             Effect::Migrate {
-                domain,
-                name,
+                moves,
                 peer,
                 options,
-            } => self.migrate(domain, &name, &peer, options).await,
+                json,
+                evacuates,
+            } => self.migrate(moves, &peer, options, json, evacuates).await,
+            Effect::PlanMove {
+                moves,
+                peer,
+                options,
+            } => self.plan_move(&moves, &peer, &options).await,
+            Effect::Recall { peer } => self.recall(&peer).await,
             Effect::DirtyRate { domain, seconds } => self.dirty_rate(domain, seconds).await,
             Effect::DirtyLog { domain, options } => self.dirty_log(domain, options).await,
             Effect::Top {

@@ -15,8 +15,8 @@ mod tests;
 pub mod words;
 
 pub use action::{
-    Action, AfterSave, ConsoleKind, DirtyLogOptions, HostCommand, SchedulerSet, StoreCommand,
-    Volume,
+    Action, AfterSave, ConsoleKind, DirtyLogOptions, HostCommand, MoveCommand, SchedulerSet,
+    StoreCommand, Volume,
 };
 pub use complete::{Known, complete};
 
@@ -96,7 +96,8 @@ pub enum Command {
     Store(StoreCommand),
     /// Something about this host's key or the hosts it knows.
     Host(HostCommand),
-    MigrateStatus,
+    /// Something about domains that move.
+    Move(MoveCommand),
     SchedCredit2(SchedulerSet),
     DebugKeys {
         keys: Vec<u8>,

@@ -62,7 +62,8 @@ impl Registry {
     pub fn reserve(&self, domain: DomainId) -> Option<Busy<'_>> {
         let registry = self;
         let free = self.busy.borrow_mut().insert(domain);
-        free.then_some(Busy { registry, domain })
+        // Made only then: dropping one would end what the other operation has reserved.
+        free.then(|| Busy { registry, domain })
     }
 
     /// A copy of a domain's entry.

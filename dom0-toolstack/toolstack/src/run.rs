@@ -2,6 +2,7 @@
 //! clock or the terminal is handed back as an [`Effect`] for dom0 to carry out.
 
 mod domains;
+mod moves;
 mod stores;
 
 use crate::command::{self, Command, ConsoleKind, DirtyLogOptions, HostCommand, Known};
@@ -10,7 +11,7 @@ use crate::editor::Completion;
 use crate::host::Hypervisor;
 use crate::modules;
 use crate::names::{self, id_of, resolve};
-use crate::operate::migrate::MoveOptions;
+use crate::operate::migrate::{Evacuated, MoveOptions};
 use crate::operate::{OperateError, Toolstack};
 use crate::show::{self, Stream, Tail};
 use crate::site::Site;
@@ -58,17 +59,33 @@ pub enum Effect {
         /// How.
         options: DirtyLogOptions,
     },
-    /// Move a domain with a job of [`Toolstack::jobs`] and [`Toolstack::migrate`], showing the job's lines;
-    /// Ctrl-C calls it off.
+    /// Move domains, each with a job of [`Toolstack::jobs`] and [`Toolstack::migrate`], showing the jobs' lines;
+    /// Ctrl-C calls them off.
     Migrate {
-        /// The domain.
-        domain: DomainId,
-        /// Its name.
-        name: String,
+        /// The domains, with what to remember of each.
+        moves: Vec<(DomainId, Evacuated)>,
         /// The other host.
         peer: String,
         /// How.
         options: MoveOptions,
+        /// Show events as JSON.
+        json: bool,
+        /// What has moved is to be remembered, with [`Toolstack::remember_evacuated`].
+        evacuates: bool,
+    },
+    /// Say with [`Toolstack::plan_move`] what moving domains would take.
+    PlanMove {
+        /// The domains.
+        moves: Vec<(DomainId, Evacuated)>,
+        /// The other host.
+        peer: String,
+        /// How.
+        options: MoveOptions,
+    },
+    /// Ask a host with [`Toolstack::recall`] for what was moved there.
+    Recall {
+        /// The other host.
+        peer: String,
     },
     /// Show `xl top` with a [`show::TopState`] until [`show::ends_top`].
     Top {
@@ -161,9 +178,7 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
         Command::List { long, domain } => domains::list(toolstack, long, domain),
         Command::VcpuList { domain } => vcpu_list(hypervisor, domain),
         Command::DomainUptime { domain } => domains::uptime(toolstack, domain),
-        Command::MigrateStatus => {
-            print(show::moves(&toolstack.jobs.all(), toolstack.site.now_us()))
-        }
+        Command::Move(command) => moves::answer(toolstack, command),
         Command::SchedCredit2(set) => domains::sched_credit2(toolstack, set),
         Command::Create {
             config,

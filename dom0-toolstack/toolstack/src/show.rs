@@ -13,5 +13,5 @@ pub use console::{
 pub use disks::{DiskRow, disk_dump, disk_list};
 pub use info::{info, uptime};
 pub use list::{list, list_long, sched_credit2, uuid_text, vcpu_list};
-pub use moves::moves;
+pub use moves::{history, line_json, move_json, moves, moves_json};
 pub use top::{Snapshot, TopState};

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use godwit_boot_tests::guest::{console_until, state};
 use godwit_boot_tests::{HOST, OTHER, boot_two, ping_until_clean};
 use godwit_harness::{Emulator, Host};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A guest that never ends.
 const CREATE: &str = "xl create /dev/null name=m kernel=module:micro memory=8 extra=spin";
@@ -55,8 +55,40 @@ fn migrate_between_known_hosts_qemu() -> Result<()> {
     ensure!(state(&mut a, "m")?.is_some(), "refused, and gone");
     ensure!(state(&mut b, "m")?.is_none(), "refused, and there");
     b.command(&format!("xl host-add host-a {HOST} {of_a}"))?;
-    moving_says(&mut a, "m host-b", "moved domain 'm'")?;
-    ensure!(state(&mut a, "m")?.is_none(), "moved, and still here");
-    ensure!(state(&mut b, "m")?.is_some(), "moved, and not there");
+    moving_says(&mut a, "--dry-run m host-b", "can move to host-b")?;
+    ensure!(state(&mut a, "m")?.is_some(), "planned, and gone");
+    ensure!(state(&mut b, "m")?.is_none(), "planned, and there");
+    a.command(&CREATE.replace("name=m", "name=m2"))?;
+    console_until(&mut a, "m2", "MICRO spin ENDLESS")?;
+    a.command("xl migrate-limit 1")?;
+    moving_says(&mut a, "m m2 host-b", "2 of 2 domains were moved")?;
+    for name in ["m", "m2"] {
+        ensure!(state(&mut a, name)?.is_none(), "moved, and still here");
+        ensure!(state(&mut b, name)?.is_some(), "moved, and not there");
+    }
+    let history = a.command("xl migrate-history --json")?;
+    let moved = history.matches("\"outcome\":\"moved\"").count();
+    ensure!(
+        moved == 2 && history.contains("\"predicted\":{"),
+        "{history}"
+    );
+    evacuate_and_return(&mut b, &mut a)
+}
+
+/// Both domains go to the other host and come back.
+fn evacuate_and_return(from: &mut Host, to: &mut Host) -> Result<()> {
+    let says = |host: &mut Host, line: &str, wanted: &str| {
+        let said = host.console().command(line, TALK_TIMEOUT)?;
+        ensure!(said.contains(wanted), "{line}, wanted '{wanted}':\n{said}");
+        anyhow::Ok(())
+    };
+    says(from, "xl host-evacuate host-a", "2 of 2 domains")?;
+    ensure!(state(to, "m")?.is_some(), "evacuated, and not there");
+    says(from, "xl host-return host-a", "m2: it comes")?;
+    let end = Instant::now() + TALK_TIMEOUT;
+    while state(from, "m")?.is_none() || state(from, "m2")?.is_none() {
+        ensure!(Instant::now() < end, "they do not come back");
+        std::thread::sleep(Duration::from_secs(1));
+    }
     Ok(())
 }

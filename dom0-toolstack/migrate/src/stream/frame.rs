@@ -68,6 +68,8 @@ kinds! {
     0x0108 STOPPED "stopped";
     /// Bytes that only measure the link; in the answer how many were taken (u64).
     0x0140 PROBE "probe";
+    /// Domains that a host wants back, text, a line each; in the answer what becomes of each.
+    0x0141 RECALL "recall";
     /// The last frame; no body.
     0x7fff END "end";
     /// Where the domain comes from, text for people.

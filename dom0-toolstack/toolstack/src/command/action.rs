@@ -61,11 +61,6 @@ pub enum Action {
         target: DiskTarget,
         after: AfterSave,
     },
-    /// To the host of a name or address.
-    Migrate {
-        peer: String,
-        options: MoveOptions,
-    },
     MigrateCancel,
     DomId,
     DomName,
@@ -140,6 +135,39 @@ pub enum StoreCommand {
     Ls { path: String },
     Cat { path: String },
     Rm { path: String },
+}
+
+/// What is to be done with domains that move between hosts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names are those of the commands")]
+pub enum MoveCommand {
+    /// To the host of a name or address.
+    Migrate {
+        domains: Vec<String>,
+        peer: String,
+        options: MoveOptions,
+        /// Events instead of text.
+        json: bool,
+        /// Only say what would be done.
+        dry_run: bool,
+    },
+    Status {
+        json: bool,
+    },
+    History {
+        json: bool,
+    },
+    /// Shows it, or sets it.
+    Limit {
+        limit: Option<u32>,
+    },
+    Evacuate {
+        peer: String,
+        options: MoveOptions,
+    },
+    Return {
+        peer: String,
+    },
 }
 
 /// What is to be done with this host's key or the hosts it knows.

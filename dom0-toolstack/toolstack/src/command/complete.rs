@@ -121,14 +121,17 @@ fn of_spec(spec: &Spec, given: &[&str], typed: &str, known: Known<'_>) -> Vec<Ca
         return options.collect();
     }
     let position = given.iter().filter(|word| !word.starts_with('-')).count();
-    let last = spec
+    let many = spec
         .arguments
-        .last()
-        .filter(|last| last.count == Count::Any);
-    match spec.arguments.get(position).or(last) {
-        Some(argument) => of_kind(argument.kind, typed, known),
-        None => Vec::new(),
-    }
+        .iter()
+        .position(|argument| argument.count == Count::Any);
+    let possible = match many.filter(|at| *at <= position) {
+        // Another of these, or what comes behind them.
+        Some(at) => &spec.arguments[at..],
+        None => spec.arguments.get(position..position + 1).unwrap_or(&[]),
+    };
+    let kinds = possible.iter().map(|argument| argument.kind);
+    kinds.flat_map(|kind| of_kind(kind, typed, known)).collect()
 }
 
 fn of_kind(kind: Kind, typed: &str, known: Known<'_>) -> Vec<Candidate> {

@@ -11,7 +11,8 @@ mod stores;
 
 use super::arguments::{Arguments, usage_error};
 use super::{
-    Action, AfterSave, Command, CommandError, HostCommand, SchedulerSet, StoreCommand, Volume,
+    Action, AfterSave, Command, CommandError, HostCommand, MoveCommand, SchedulerSet, StoreCommand,
+    Volume,
 };
 use crate::config::DiskTarget;
 

@@ -122,6 +122,8 @@ fn one_operation_at_a_time() {
     let registry = Registry::default();
     let first = registry.reserve(DomainId::CONTROL).unwrap();
     assert!(registry.reserve(DomainId::CONTROL).is_none());
+    // Who was refused has taken nothing away.
+    assert!(registry.reserve(DomainId::CONTROL).is_none());
     drop(first);
     assert!(registry.reserve(DomainId::CONTROL).is_some());
 }

@@ -5,7 +5,7 @@ use crate::command::{Action, AfterSave, ConsoleKind, SchedulerSet};
 use crate::config::{Attachment, DiskTarget, Mac};
 use crate::host::Hypervisor;
 use crate::names::{id_of, resolve};
-use crate::operate::migrate::{MoveOptions, Stage};
+use crate::operate::migrate::Stage;
 use crate::operate::{Created, OperateError, Toolstack};
 use crate::registry::Entry;
 use crate::show::{self, DeviceTail, Stream, Tail};
@@ -99,7 +99,6 @@ pub(super) async fn answer<S: Site>(
             }
         }
         Action::Save { target, after } => return save(toolstack, domain, &target, after).await,
-        Action::Migrate { peer, options } => return migrate(info, peer, options),
         Action::MigrateCancel => migrate_cancel(toolstack, domain)?,
         Action::DomId => return print(format!("{domain}\n")),
         Action::DomName => return print(format!("{}\n", text(&info.name))),
@@ -159,20 +158,6 @@ async fn save<S: Site>(
     print(format!("{saved}{then}\n"))
 }
 
-fn migrate(info: &DomainInfo, peer: String, options: MoveOptions) -> Answer {
-    let domain = id_of(info);
-    if domain == DomainId::CONTROL {
-        let what = "the control domain does not move\n".into();
-        return Ok(Effect::Fail(what));
-    }
-    Ok(Effect::Migrate {
-        domain,
-        name: text(&info.name).into(),
-        peer,
-        options,
-    })
-}
-
 async fn block_detach<S: Site>(
     toolstack: &Toolstack<S>,
     domain: DomainId,
@@ -204,7 +189,7 @@ fn migrate_cancel<S: Site>(toolstack: &Toolstack<S>, domain: DomainId) -> Result
         return other("it is not on the move");
     };
     match job.stage() {
-        Stage::Check | Stage::Copy | Stage::Stop | Stage::Prove => job.cancel(),
+        Stage::Queue | Stage::Check | Stage::Copy | Stage::Stop | Stage::Prove => job.cancel(),
         Stage::HandOver => {
             return other("it is given up already: only the other host can bring it back");
         }

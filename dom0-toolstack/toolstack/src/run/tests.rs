@@ -86,8 +86,16 @@ fn creating_checks_names_and_says_why_not() {
         error.contains("setting 1:1:1: unknown key 'nmae': did you mean 'name'?"),
         "{error}"
     );
-    let planned = failed(&host, "xl migrate --dry-run web b");
-    assert!(planned.starts_with("not implemented: xl migrate --dry-run"));
+    assert!(matches!(
+        enter(&host, "xl migrate --dry-run web b"),
+        Effect::PlanMove { .. }
+    ));
+    assert_eq!(printed(&host, "xl migrate-limit"), "2\n");
+    assert_eq!(printed(&host, "xl migrate-limit 3"), "3\n");
+    assert_eq!(printed(&host, "xl migrate-history"), "no move is over\n");
+    assert_eq!(printed(&host, "xl migrate-status --json"), "");
+    let problems = failed(&host, "xl migrate web nobody Domain-0 b");
+    assert!(problems.contains("'nobody'") && problems.contains("does not move"));
     assert!(failed(&host, "xl migrate Domain-0 b").contains("does not move"));
     assert!(failed(&host, "xl migrate-cancel web").contains("not on the move"));
     assert_eq!(printed(&host, "xl migrate-status"), "no domain has moved\n");

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hosts::link::PLAINTEXT_PREFIX;
-use crate::operate::migrate::{DOWNTIME_US, MoveOptions};
+use crate::operate::migrate::{DOWNTIME_US, LIMIT_MAX, MoveOptions};
 use alloc::format;
 use alloc::string::String;
 use godwit_migrate::precopy::{Goals, OnMiss};
@@ -14,43 +14,140 @@ const DEADLINE_S_MAX: u32 = 7 * 86_400;
 /// Most MiB a second.
 const BANDWIDTH_MIB_MAX: u32 = 1 << 20;
 
+const HOST: Argument = argument("HOST", Kind::Host, Count::One);
+const DOMAINS: Argument = argument("DOMAIN", Kind::Domain, Count::Any);
+const PLAINTEXT: Opt = flag(
+    'p',
+    "plaintext",
+    "do not encrypt; the host must be booted with migrate=plaintext",
+);
+const JSON: Opt = flag('j', "json", "JSON, one object a line");
+const DOWNTIME: Opt = option(
+    't',
+    "max-downtime",
+    "MS",
+    Kind::Text,
+    "longest time it may stand still (300)",
+);
+const DEADLINE: Opt = option(
+    'd',
+    "deadline",
+    "S",
+    Kind::Text,
+    "seconds after which it is stopped at the latest",
+);
+const ON_MISS: Opt = option(
+    'o',
+    "on-miss",
+    "WHAT",
+    Kind::Text,
+    "if that fails: throttle, pause, abort, postcopy",
+);
+const BANDWIDTH: Opt = option(
+    'b',
+    "bandwidth",
+    "MIB",
+    Kind::Text,
+    "most MiB a second on the network",
+);
+const STOP: Opt = flag('s', "stop-and-copy", "pause it first, then send everything");
+const VERIFY: Opt = flag(
+    'v',
+    "verify",
+    "compare all memory again while it stands still",
+);
+
 #[rustfmt::skip]
 pub(super) static SPECS: &[Spec] = &[
-    spec("xl migrate", &[DOMAIN, argument("HOST", Kind::Host, Count::One)],
-        &[option('t', "max-downtime", "MS", Kind::Text, "longest time it may stand still (300)"),
-          option('d', "deadline", "S", Kind::Text, "seconds after which it is stopped at the latest"),
-          option('o', "on-miss", "WHAT", Kind::Text, "if that fails: throttle, pause, abort, postcopy"),
-          option('b', "bandwidth", "MIB", Kind::Text, "most MiB a second on the network"),
-          flag('s', "stop-and-copy", "pause it first, then send everything"),
-          flag('v', "verify", "compare all memory again while it stands still"),
-          flag('p', "plaintext", "do not encrypt; the host must be booted with migrate=plaintext"),
-          flag('n', "dry-run", "say what would be done")],
-        ["move a domain to another host while it runs",
+    spec("xl migrate", &[DOMAIN, DOMAINS, HOST],
+        &[DOWNTIME, DEADLINE, ON_MISS, BANDWIDTH, STOP, VERIFY, PLAINTEXT, JSON,
+          flag('n', "dry-run", "check, measure and predict; change nothing")],
+        ["move domains to another host while they run",
          "HOST is one that xl host-list shows (xl host-add adds one), with --plaintext also an address.\n\
           Whatever fails, the domain runs on one of the two. Ctrl-C calls it off. throttle slows its\n\
           writes down, pause stops it however long that takes, abort leaves it here. Its disks must be\n\
-          nbd:// exports.\n"],
+          nbd:// exports. More domains than xl migrate-limit says wait for their turn.\n"],
         migrate),
-    spec("xl migrate-status", &[], &[],
+    spec("xl migrate-status", &[], &[JSON],
         ["domains on the move, and those that have moved lately", ""],
-        |_, _| Ok(Command::MigrateStatus)),
+        |_, arguments| Ok(Command::Move(MoveCommand::Status { json: arguments.has('j') }))),
+    spec("xl migrate-history", &[], &[JSON],
+        ["moves that are over: what they were expected to take, and took", "The last 32 since dom0 started.\n"],
+        |_, arguments| Ok(Command::Move(MoveCommand::History { json: arguments.has('j') }))),
+    spec("xl migrate-limit", &[argument("N", Kind::Text, Count::Optional)], &[],
+        ["how many domains leave at a time (2), or set that", "1 to 8; others wait. It is 2 again when dom0 is restarted.\n"],
+        limit),
     spec("xl migrate-cancel", &[DOMAIN], &[],
         ["call a move off: the domain stays where it is", ""],
         |_, arguments| Ok(on(Action::MigrateCancel, arguments))),
+    spec("xl host-evacuate", &[HOST], &[DOWNTIME, DEADLINE, ON_MISS, BANDWIDTH, STOP, VERIFY, PLAINTEXT],
+        ["move every domain of this host to another one",
+         "Says of those that cannot move why. xl host-return brings the others back.\n"],
+        |spec, arguments| {
+            let (options, plaintext) = (options(spec, &arguments)?, arguments.has('p'));
+            let peer = named(arguments.one(), plaintext);
+            Ok(Command::Move(MoveCommand::Evacuate { peer, options }))
+        }),
+    spec("xl host-return", &[HOST], &[PLAINTEXT],
+        ["bring back what xl host-evacuate has moved to a host",
+         "HOST is asked to send them, as fast as its own xl migrate-limit allows.\n"],
+        |_, arguments| {
+            let plaintext = arguments.has('p');
+            let peer = named(arguments.one(), plaintext);
+            Ok(Command::Move(MoveCommand::Return { peer }))
+        }),
 ];
 
-fn migrate(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
-    if arguments.has('n') {
-        let what = "xl migrate --dry-run".into();
-        return Ok(Command::NotImplemented(what));
+fn limit(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
+    let given = arguments.positional();
+    let limit = match given.first() {
+        None => None,
+        Some(text) => match text.parse() {
+            Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Some(limit),
+            Ok(_) | Err(_) => {
+                let what = format!("N is a number from 1 to {LIMIT_MAX}, not '{text}'");
+                return Err(usage_error(spec, what));
+            }
+        },
+    };
+    Ok(Command::Move(MoveCommand::Limit { limit }))
+}
+
+/// A host, and how it is to be connected to.
+fn named(peer: String, plaintext: bool) -> String {
+    match plaintext && !peer.starts_with(PLAINTEXT_PREFIX) {
+        true => format!("{PLAINTEXT_PREFIX}{peer}"),
+        false => peer,
     }
+}
+
+fn migrate(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
+    let options = options(spec, &arguments)?;
+    let [plaintext, json, dry_run] = ['p', 'j', 'n'].map(|flag| arguments.has(flag));
+    let mut domains = arguments.positional();
+    let peer = domains.pop().expect("the number of arguments was checked");
+    let twice = |(at, name): (usize, &String)| domains[..at].contains(name);
+    if domains.iter().enumerate().any(twice) {
+        return Err(usage_error(spec, "a domain is named twice".into()));
+    }
+    let peer = named(peer, plaintext);
+    Ok(Command::Move(MoveCommand::Migrate {
+        domains,
+        peer,
+        options,
+        json,
+        dry_run,
+    }))
+}
+
+fn options(spec: &'static Spec, arguments: &Arguments) -> Result<MoveOptions, CommandError> {
     let on_miss = match arguments.value('o') {
         None | Some("throttle") => OnMiss::Throttle,
         Some("pause") => OnMiss::Pause,
         Some("abort") => OnMiss::Abort,
         Some("postcopy") => {
-            let what = "xl migrate --on-miss=postcopy".into();
-            return Ok(Command::NotImplemented(what));
+            let what = "not implemented: --on-miss=postcopy".into();
+            return Err(usage_error(spec, what));
         }
         Some(other) => {
             let what = format!("WHAT is throttle, pause, abort or postcopy, not '{other}'");
@@ -60,7 +157,7 @@ fn migrate(spec: &'static Spec, arguments: Arguments) -> Result<Command, Command
     let downtime_ms = arguments.number('t', 1..=DOWNTIME_MS_MAX)?;
     let deadline_s = arguments.number('d', 1..=DEADLINE_S_MAX)?;
     let bandwidth_mib = arguments.number('b', 1..=BANDWIDTH_MIB_MAX)?;
-    let options = MoveOptions {
+    Ok(MoveOptions {
         goals: Goals {
             downtime_us: downtime_ms.map_or(DOWNTIME_US, |ms| u64::from(ms) * 1000),
             deadline_us: deadline_s.map(|seconds| u64::from(seconds) * 1_000_000),
@@ -69,12 +166,5 @@ fn migrate(spec: &'static Spec, arguments: Arguments) -> Result<Command, Command
         bandwidth_bytes: bandwidth_mib.map(|mib| u64::from(mib) << 20),
         stop_and_copy: arguments.has('s'),
         verify: arguments.has('v'),
-    };
-    let plaintext = arguments.has('p');
-    let [domain, mut peer]: [String; 2] = arguments.all();
-    if plaintext && !peer.starts_with(PLAINTEXT_PREFIX) {
-        peer = format!("{PLAINTEXT_PREFIX}{peer}");
-    }
-    let action = Action::Migrate { peer, options };
-    Ok(Command::Domain { domain, action })
+    })
 }

@@ -167,6 +167,7 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         });
         self.job.concerns(domain);
         self.note(domain)?;
+        tools.note_origin(domain, self.talk.peer())?;
         tools.take_cpu(domain, cpu)?;
         self.arrived.cpu = true;
         self.job.enter(Stage::Copy);

@@ -29,7 +29,7 @@ const WINDOW: usize = 2;
 /// What stopping costs besides pages, until it was measured.
 const FIXED_US: u64 = 60_000;
 /// What pages cost, in nanoseconds of a slow host: see `Costs`.
-const COSTS: Costs = Costs {
+pub(super) const COSTS: Costs = Costs {
     lz4: 16_000,
     delta: 3_000,
     byte: 20,
@@ -117,6 +117,11 @@ impl<'a, S: Site> Copy<'a, S> {
         })
     }
 
+    /// What stopping costs besides pages.
+    pub(super) fn set_fixed_us(&mut self, fixed_us: u64) {
+        self.precopy.set_fixed_us(fixed_us);
+    }
+
     /// Begins to note what is written.
     pub(super) async fn arm(&self) -> Result<(), OperateError> {
         let (hypervisor, devices) = (self.site.hypervisor(), self.site.devices());
@@ -185,7 +190,7 @@ impl<'a, S: Site> Copy<'a, S> {
 
     fn report(&self, job: &Job) {
         let progress = self.precopy.progress();
-        job.advance(progress);
+        job.advance(progress, self.encoder.sent());
         let rate = |rate: Option<u64>| rate.unwrap_or(0);
         job.tell(format!(
             "round {}: {} KiB sent, {} pages left ({} hot), link {} KiB/s, {} pages/s dirty, downtime now {} ms",

@@ -50,6 +50,7 @@ impl<S: Site> Toolstack<S> {
             Purpose::Move => Arriving::take_in(self, talk, hello).await,
             Purpose::Ask => self.answer(talk).await,
             Purpose::Check => self.examine(talk, &hello).await,
+            Purpose::Recall => self.answer_recall(talk).await,
         }
     }
 

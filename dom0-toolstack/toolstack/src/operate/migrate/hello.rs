@@ -4,7 +4,7 @@
 //! godwit-migrate 1        the version of the conversation, readable alone
 //! host host-a
 //! boot 00c0ffee00c0ffee
-//! purpose move            move | ask | check
+//! purpose move            move | ask | check | recall
 //! wall 1700000000         the time of day, seconds since 1970, if the host knows
 //! verify 0
 //! ```
@@ -33,6 +33,8 @@ pub(super) enum Purpose {
     Ask,
     /// Would it take a domain?
     Check,
+    /// Domains are to come back.
+    Recall,
 }
 
 /// Who is there.
@@ -60,6 +62,7 @@ impl Hello {
             Purpose::Move => "move",
             Purpose::Ask => "ask",
             Purpose::Check => "check",
+            Purpose::Recall => "recall",
         };
         let wall = wall_s.map_or_else(String::new, |wall_s| format!("wall {wall_s}\n"));
         format!(
@@ -96,6 +99,7 @@ impl Hello {
                         "move" => Some(Purpose::Move),
                         "ask" => Some(Purpose::Ask),
                         "check" => Some(Purpose::Check),
+                        "recall" => Some(Purpose::Recall),
                         _ => None,
                     }
                 }

@@ -1,5 +1,9 @@
 //! Domains on the move, as the operator sees them.
 
+use super::check::Readiness;
+use super::evacuate::{Evacuated, Wanted};
+use super::plan::{Actual, Prediction};
+use super::queue::Queue;
 use crate::operate::OperateError;
 use alloc::format;
 use alloc::rc::Rc;
@@ -8,6 +12,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use godwit_abi::DomainId;
+use godwit_migrate::encode::choice::Sent;
 use godwit_migrate::precopy::Progress;
 
 /// Jobs that are over and still shown.
@@ -29,6 +34,8 @@ pub enum Direction {
 /// How far a job is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Stage {
+    /// Others leave first.
+    Queue,
     /// The other host is asked.
     Check,
     /// Memory goes over while the domain runs.
@@ -48,6 +55,7 @@ pub enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Stage::Queue => "queue",
             Stage::Check => "check",
             Stage::Copy => "copy",
             Stage::Stop => "stop",
@@ -74,6 +82,12 @@ pub struct Job {
     domain: Cell<Option<DomainId>>,
     stage: Cell<Stage>,
     progress: Cell<Option<Progress>>,
+    sent: Cell<Sent>,
+    readiness: Cell<Readiness>,
+    foreseen: Cell<Option<Prediction>>,
+    works_from_us: Cell<u64>,
+    rest_us: Cell<Option<u64>>,
+    actual: Cell<Option<Actual>>,
     cancelled: Cell<bool>,
     lines: RefCell<Vec<String>>,
     outcome: RefCell<Option<Result<String, String>>>,
@@ -88,6 +102,21 @@ impl Job {
     /// How far its copying is.
     pub fn progress(&self) -> Option<Progress> {
         self.progress.get()
+    }
+
+    /// What was sent of its memory.
+    pub fn sent(&self) -> Sent {
+        self.sent.get()
+    }
+
+    /// What it was expected to take.
+    pub fn foreseen(&self) -> Option<Prediction> {
+        self.foreseen.get()
+    }
+
+    /// What it has taken, if it has succeeded.
+    pub fn actual(&self) -> Option<Actual> {
+        self.actual.get()
     }
 
     /// How it ended, if it has.
@@ -117,15 +146,60 @@ impl Job {
     }
 
     pub(super) fn enter(&self, stage: Stage) {
-        self.stage.set(stage);
+        // What people see never runs backwards.
+        self.stage.set(stage.max(self.stage.get()));
     }
 
     pub(super) fn concerns(&self, domain: DomainId) {
         self.domain.set(Some(domain));
     }
 
-    pub(super) fn advance(&self, progress: Progress) {
-        self.progress.set(Some(progress));
+    pub(super) fn advance(&self, progress: Progress, sent: Sent) {
+        let before = self.progress.get();
+        let (round, bytes) = before.map_or((0, 0), |it| (it.round, it.sent_bytes));
+        self.sent.set(sent);
+        self.progress.set(Some(Progress {
+            round: progress.round.max(round),
+            sent_bytes: progress.sent_bytes.max(bytes),
+            ..progress
+        }));
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        self.readiness.get()
+    }
+
+    pub(super) fn said_ready(&self, readiness: Readiness) {
+        // Only the first answer says it.
+        if self.stage() == Stage::Check {
+            self.readiness.set(readiness);
+        }
+    }
+
+    pub(super) fn foresee(&self, foreseen: Prediction) {
+        self.foreseen.set(Some(foreseen));
+    }
+
+    pub(super) fn rest_took(&self, us: u64) {
+        self.rest_us.set(Some(us));
+    }
+
+    /// How long the pages took that were sent while the domain stood still, microseconds.
+    pub(super) fn rest_us(&self) -> Option<u64> {
+        self.rest_us.get()
+    }
+
+    pub(super) fn works_from(&self, us: u64) {
+        self.works_from_us.set(us);
+    }
+
+    /// For how long it has worked, its time in the queue left out, microseconds.
+    pub fn worked_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_sub(self.works_from_us.get())
+    }
+
+    pub(super) fn took(&self, actual: Actual) {
+        self.actual.set(Some(actual));
     }
 
     pub(super) fn tell(&self, line: String) {
@@ -154,6 +228,11 @@ impl Job {
 pub struct Jobs {
     all: RefCell<Vec<Rc<Job>>>,
     last: Cell<u32>,
+    pub(super) queue: Queue,
+    /// Domains that were moved away to empty this host, once they are known.
+    pub(super) evacuated: RefCell<Option<Vec<Evacuated>>>,
+    /// Domains that other hosts have asked for.
+    wanted: RefCell<Vec<Wanted>>,
 }
 
 impl Jobs {
@@ -168,8 +247,17 @@ impl Jobs {
             direction,
             begun_us: now_us,
             domain: Cell::new(None),
-            stage: Cell::new(Stage::Check),
+            stage: Cell::new(match direction {
+                Direction::Out => Stage::Queue,
+                Direction::In => Stage::Check,
+            }),
             progress: Cell::new(None),
+            sent: Cell::default(),
+            readiness: Cell::default(),
+            foreseen: Cell::new(None),
+            works_from_us: Cell::new(now_us),
+            rest_us: Cell::new(None),
+            actual: Cell::new(None),
             cancelled: Cell::new(false),
             lines: RefCell::default(),
             outcome: RefCell::default(),
@@ -182,6 +270,15 @@ impl Jobs {
         }
         all.push(Rc::clone(&job));
         job
+    }
+
+    pub(super) fn want(&self, wanted: Wanted) {
+        self.wanted.borrow_mut().push(wanted);
+    }
+
+    /// Domains that the host that was served last wants back: each is to be moved to it.
+    pub fn take_wanted(&self) -> Vec<Wanted> {
+        self.wanted.take()
     }
 
     /// All that are known, oldest first.

@@ -1,6 +1,6 @@
 //! The source: gives a domain to another host, or keeps it.
 
-use super::check::object_to_departure;
+use super::check::{Readiness, object_to_departure};
 use super::copy::{Copy, Totals, still_there};
 use super::destination::reason;
 use super::hello::{Hello, Purpose};
@@ -81,6 +81,7 @@ impl<S: Site> Toolstack<S> {
             }
         };
         job.concerns(domain);
+        self.await_turn(job, domain).await?;
         let info = still_there(self.site.hypervisor(), domain)?;
         let own = object_to_departure(&entry);
         if !own.is_empty() {
@@ -148,6 +149,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         self.job.enter(Stage::Copy);
         self.is_armed = true;
         copy.arm().await?;
+        self.foresee(talk, &mut copy).await?;
         if !options.stop_and_copy {
             copy.rounds(talk, self.job).await?;
         }
@@ -269,7 +271,10 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         let frame = talk.hear(limit_us).await?;
         let reply = frame.body.get(..MESSAGE_BYTES).and_then(Reply::decode);
         match (frame.kind, reply) {
-            (FrameKind::REPLY, Some(reply)) => Ok(reply),
+            (FrameKind::REPLY, Some(reply)) => {
+                self.job.said_ready(Readiness::decode(&reason(&frame.body)));
+                Ok(reply)
+            }
             (FrameKind::REFUSAL, Some(reply)) => {
                 self.step(Input::Reply(reply))?;
                 Err(OperateError::Other(refusal(self.peer, &frame)))
@@ -361,32 +366,6 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
                  destroyed: {status} (xl destroy {domain})"
             ))
         })
-    }
-
-    fn report(&self, begun_us: u64) -> String {
-        let Totals {
-            rounds,
-            sent,
-            bytes,
-        } = self.totals;
-        let took_ms = self.tools.site.now_us().saturating_sub(begun_us) / 1000;
-        let downtime = match self.downtime_us {
-            Some(us) => format!("{} ms", us / 1000),
-            None => "not known: the connection was lost".into(),
-        };
-        let name = &self.entry.config.name;
-        format!(
-            "moved domain '{name}' to {}: {took_ms} ms, {rounds} rounds, {} KiB sent, downtime {downtime}\n\
-             pages: {} zero, {} delta ({} KiB), {} lz4 ({} KiB), {} raw",
-            self.peer,
-            bytes >> 10,
-            sent.zero,
-            sent.delta,
-            sent.delta_bytes >> 10,
-            sent.lz4,
-            sent.lz4_bytes >> 10,
-            sent.raw,
-        )
     }
 }
 

@@ -43,7 +43,9 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
                 return Err(OperateError::Other(what));
             }
         }
+        let begun_us = site.now_us();
         copy.rest(talk, info.memory_pages).await?;
+        self.job.rest_took(site.now_us() - begun_us);
         self.totals = copy.totals(talk.bytes());
         if self.options.verify {
             copy.verify().await?;
@@ -68,7 +70,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
 }
 
 /// How far the other host's clock is ahead.
-async fn compare_clocks<S: Site, L: Link>(
+pub(super) async fn compare_clocks<S: Site, L: Link>(
     site: &S,
     talk: &mut Talk<'_, S, L>,
 ) -> Result<Skew, OperateError> {

@@ -124,6 +124,11 @@ impl<'a, S: Site, L: Link> Talk<'a, S, L> {
         OperateError::Other(format!("{}: {why}", self.peer))
     }
 
+    /// The other host, as it was named.
+    pub(super) fn peer(&self) -> &str {
+        &self.peer
+    }
+
     /// Bytes said so far.
     pub(super) fn bytes(&self) -> u64 {
         self.writer.bytes()

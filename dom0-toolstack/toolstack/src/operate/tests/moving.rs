@@ -4,6 +4,9 @@
 mod checks;
 mod crash;
 mod faults;
+mod jobs;
+mod planned;
+mod returning;
 
 use super::*;
 use crate::config::Config;

@@ -1,0 +1,104 @@
+//! Commands about domains that move between hosts.
+
+use super::{Answer, Effect, print};
+use crate::command::MoveCommand;
+use crate::names::{id_of, resolve};
+use crate::operate::migrate::{Evacuated, OPEN_MAX, Stage};
+use crate::operate::{OperateError, Toolstack};
+use crate::show;
+use crate::site::Site;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use godwit_abi::{DomainId, text};
+
+/// Runs one.
+pub(super) fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveCommand) -> Answer {
+    let jobs = &toolstack.jobs;
+    match command {
+        MoveCommand::Migrate {
+            domains,
+            peer,
+            options,
+            json,
+            dry_run,
+        } => {
+            let moves = found(toolstack, &domains, &peer)?;
+            Ok(match dry_run {
+                true => Effect::PlanMove {
+                    moves,
+                    peer,
+                    options,
+                },
+                false => Effect::Migrate {
+                    moves,
+                    peer,
+                    options,
+                    json,
+                    evacuates: false,
+                },
+            })
+        }
+        MoveCommand::Status { json: true } => print(show::moves_json(&jobs.all(), false)),
+        MoveCommand::Status { json: false } => {
+            let now_us = toolstack.site.now_us();
+            print(show::moves(&jobs.all(), jobs.limit(), now_us))
+        }
+        MoveCommand::History { json: true } => print(show::moves_json(&jobs.all(), true)),
+        MoveCommand::History { json: false } => print(show::history(&jobs.all())),
+        MoveCommand::Limit { limit } => {
+            if let Some(limit) = limit {
+                jobs.set_limit(limit);
+            }
+            print(format!("{}\n", jobs.limit()))
+        }
+        MoveCommand::Evacuate { peer, options } => {
+            let moves = toolstack.to_evacuate(&peer);
+            match moves.is_empty() {
+                true => print("this host has no domains to move\n".into()),
+                false => Ok(Effect::Migrate {
+                    moves,
+                    peer,
+                    options,
+                    json: false,
+                    evacuates: true,
+                }),
+            }
+        }
+        MoveCommand::Return { peer } => Ok(Effect::Recall { peer }),
+    }
+}
+
+/// The domains of some names; every name that cannot move is told.
+fn found<S: Site>(
+    toolstack: &Toolstack<S>,
+    names: &[String],
+    peer: &str,
+) -> Result<Vec<(DomainId, Evacuated)>, OperateError> {
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    for name in names {
+        match resolve(toolstack.site.hypervisor(), name) {
+            Ok(info) if id_of(&info) == DomainId::CONTROL => {
+                problems.push("the control domain does not move".into());
+            }
+            Ok(info) => {
+                let it = Evacuated {
+                    peer: peer.into(),
+                    uuid: String::new(),
+                    name: text(&info.name).into(),
+                };
+                found.push((id_of(&info), it));
+            }
+            Err(error) => problems.push(format!("{error}")),
+        }
+    }
+    let open = toolstack.jobs.all();
+    let open = open.iter().filter(|job| job.stage() < Stage::Done).count();
+    if open + found.len() > OPEN_MAX {
+        problems.push(format!("at most {OPEN_MAX} moves are open at a time"));
+    }
+    match problems.is_empty() {
+        true => Ok(found),
+        false => Err(OperateError::Other(problems.join("\n"))),
+    }
+}
