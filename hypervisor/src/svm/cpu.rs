@@ -5,7 +5,7 @@ use godwit_vmm::firmware;
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use crate::backend::Missing;
-use crate::cpu::features::cpuid;
+use crate::cpu::features::{cpuid, is_tcg};
 use crate::memory::Page;
 
 const VM_CR: u32 = 0xc001_0114;
@@ -65,6 +65,8 @@ pub(crate) struct SvmCpu {
     host_state: Page,
     pub(super) next_rip: bool,
     pub(super) flush_by_asid: bool,
+    /// It is emulated by QEMU's TCG, whose traps `shadow` steers clear of.
+    pub(super) is_tcg: bool,
     /// ASIDs there are; the last one is shared by all vCPUs whose tags are beyond it.
     pub(super) asids: u32,
 }
@@ -89,6 +91,7 @@ impl SvmCpu {
             host_state,
             next_rip: edx & feature::NRIPS != 0,
             flush_by_asid: edx & feature::FLUSH_BY_ASID != 0,
+            is_tcg: is_tcg(),
             asids: svm.ebx,
         })
     }

@@ -10,6 +10,7 @@ use super::cpu::SvmCpu;
 use super::vcpu::SvmVcpu;
 use super::vmcb::{TLB_FLUSH_ALL, TLB_FLUSH_ASID, TLB_KEEP, event, intercept_1};
 use crate::timer;
+use x86_64::registers::control::Cr3;
 
 global_asm!(
     r#"
@@ -45,6 +46,7 @@ svm_switch:
     sti
     vmload rax
     vmrun rax
+svm_behind_vmrun:
     vmsave rax
     cli
     push rdi
@@ -80,12 +82,14 @@ svm_switch:
 
 unsafe extern "C" {
     fn svm_switch(gprs: *mut [u64; 16], vmcb_physical: u64, host_state_physical: u64);
+    /// Where VMRUN comes back to.
+    static svm_behind_vmrun: u8;
 }
 
 /// Runs the guest until it exits.
 #[inline]
 pub(super) fn enter(cpu: &mut SvmCpu, vcpu: &mut SvmVcpu, deadline_tsc: u64) -> Exit {
-    let shadow = super::shadow::before_entry(vcpu);
+    let shadow = super::shadow::before_entry(vcpu, cpu.is_tcg);
     timer::arm(shadow.deadline(deadline_tsc));
     let flush = core::mem::take(&mut vcpu.flush);
     let rax = vcpu.gprs[Gpr::Rax as usize];
@@ -120,7 +124,26 @@ pub(super) fn enter(cpu: &mut SvmCpu, vcpu: &mut SvmVcpu, deadline_tsc: u64) -> 
         after_nmi(vcpu);
     }
     shadow.after_exit(vcpu);
+    if raw.rip == (&raw const svm_behind_vmrun).addr() as u64 {
+        return host_registers(vcpu, &raw);
+    }
     svm::decode(&raw)
+}
+
+/// The guest stands behind our own VMRUN. With the host's page tables in its CR3 the processor has saved
+/// the host's registers over the guest's, which is lost: that must not look like a guest that misbehaves.
+/// Without, a guest just happens to be at this address.
+#[cold]
+fn host_registers(vcpu: &SvmVcpu, raw: &svm::RawExit) -> Exit {
+    let (root, _) = Cr3::read();
+    if vcpu.vmcb().cr3 != root.start_address().as_u64() {
+        return svm::decode(raw);
+    }
+    log::error!("the processor saved the host's registers as a guest's");
+    Exit::EntryFailed {
+        code: raw.code,
+        detail: svm::HOST_REGISTERS,
+    }
 }
 
 /// Follows a guest's NMI handler to the end of its IRET.

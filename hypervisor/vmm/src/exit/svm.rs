@@ -19,6 +19,9 @@ pub struct RawExit {
     pub next_rip: u64,
 }
 
+/// Detail of [`Exit::EntryFailed`]: the processor saved the host's registers as the guest's.
+pub const HOST_REGISTERS: u64 = 1 << 63;
+
 /// Exit codes.
 #[allow(missing_docs)]
 pub mod code {
