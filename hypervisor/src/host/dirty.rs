@@ -72,42 +72,28 @@ impl<F: Format> DomainMemory<F> {
         }
     }
 
-    /// A step of arming. Returns the pages left, and what is owed before dom0 goes on.
-    fn arm_step(&self) -> Result<(u64, Flush), Status> {
+    /// A step of arming (`arm`) or of disarming. Returns the pages left, and what is owed before dom0
+    /// goes on.
+    fn sweep_step(&self, arm: bool) -> Result<(u64, Flush), Status> {
         let mut guard = self.inner.lock();
         let inner = guard.as_mut().ok_or(Status::BadState)?;
-        let mut cursor = match inner.tracking {
-            Tracking::Armed => return Ok((0, Flush::None)),
-            Tracking::Arming(cursor) => cursor,
-            Tracking::Off | Tracking::Disarming(_) => self.all_memory(),
+        let mut cursor = match (arm, inner.tracking) {
+            (true, Tracking::Armed) | (false, Tracking::Off) => return Ok((0, Flush::None)),
+            (true, Tracking::Arming(cursor)) | (false, Tracking::Disarming(cursor)) => cursor,
+            (true, Tracking::Off | Tracking::Disarming(_))
+            | (false, Tracking::Armed | Tracking::Arming(_)) => self.all_memory(),
         };
-        let flush = inner
-            .tables
-            .arm(&mut Tables, &mut cursor, SWEEP_BUDGET)
-            .map_err(refused)?;
-        inner.tracking = match cursor.is_done() {
-            true => Tracking::Armed,
-            false => Tracking::Arming(cursor),
-        };
-        Ok((left(&cursor), flush))
-    }
-
-    /// A step of disarming. As `arm_step`.
-    fn disarm_step(&self) -> Result<(u64, Flush), Status> {
-        let mut guard = self.inner.lock();
-        let inner = guard.as_mut().ok_or(Status::BadState)?;
-        let mut cursor = match inner.tracking {
-            Tracking::Off => return Ok((0, Flush::None)),
-            Tracking::Disarming(cursor) => cursor,
-            Tracking::Arming(_) | Tracking::Armed => self.all_memory(),
-        };
-        let flush = inner
-            .tables
-            .disarm(&mut Tables, &mut cursor, SWEEP_BUDGET)
-            .map_err(refused)?;
-        inner.tracking = match cursor.is_done() {
-            true => Tracking::Off,
-            false => Tracking::Disarming(cursor),
+        let tables = &mut inner.tables;
+        let flush = match arm {
+            true => tables.arm(&mut Tables, &mut cursor, SWEEP_BUDGET),
+            false => tables.disarm(&mut Tables, &mut cursor, SWEEP_BUDGET),
+        }
+        .map_err(refused)?;
+        inner.tracking = match (cursor.is_done(), arm) {
+            (true, true) => Tracking::Armed,
+            (true, false) => Tracking::Off,
+            (false, true) => Tracking::Arming(cursor),
+            (false, false) => Tracking::Disarming(cursor),
         };
         Ok((left(&cursor), flush))
     }
@@ -202,13 +188,13 @@ impl<B: Hosted> Host<B> {
 
 impl<B: Hosted> Caller<'_, B> {
     pub(super) fn arm_dirty(&self, domain: &Domain<B>) -> Result<u64, Refusal> {
-        let (left, flush) = domain.memory.arm_step()?;
+        let (left, flush) = domain.memory.sweep_step(true)?;
         self.host.settle(domain, flush);
         Ok(left)
     }
 
     pub(super) fn disarm_dirty(&self, domain: &Domain<B>) -> Result<u64, Refusal> {
-        let (left, flush) = domain.memory.disarm_step()?;
+        let (left, flush) = domain.memory.sweep_step(false)?;
         self.host.settle(domain, flush);
         Ok(left)
     }
