@@ -85,8 +85,8 @@ const HOST: Masks = Masks {
 const PORTABLE: Masks = Masks {
     // Without PCID.
     leaf1_ecx: HOST.leaf1_ecx & !bits(&[17]),
-    // Without INVPCID, AVX-512, CLWB, SHA.
-    leaf7_ebx: bits(&[0, 3, 5, 7, 8, 9, 18, 19, 20, 23]),
+    // Without ERMS (firmware can take it away, and AMD's CPUs got it late), INVPCID, AVX-512, CLWB, SHA.
+    leaf7_ebx: bits(&[0, 3, 5, 7, 8, 18, 19, 20, 23]),
     leaf7_ecx: 0,
     // MD_CLEAR: a mitigation that is there is not hidden.
     leaf7_edx: bits(&[10]),

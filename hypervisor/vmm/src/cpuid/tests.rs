@@ -155,6 +155,7 @@ fn the_portable_policy_promises_nothing_that_the_other_vendor_lacks() {
     assert_eq!(host.answer(0x8000_0007, 0, &VIEWER).edx, 1 << 8);
     assert_eq!(portable.answer(7, 0, &VIEWER).ebx & 1 << 16, 0, "AVX-512");
     assert_ne!(portable.answer(7, 0, &VIEWER).ebx & 1 << 5, 0, "AVX2");
+    assert_eq!(portable.answer(7, 0, &VIEWER).ebx & 1 << 9, 0, "ERMS");
 }
 
 #[test]
