@@ -3,14 +3,14 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use talc::{TalcLock, source::Manual};
 
-/// Of the heap, what caches may take: one in so many bytes.
-const SPARE_SHARE: u64 = 3;
+/// Of the heap, what caches may not take.
+const NOT_SPARE_BYTES: u64 = 32 << 20;
 /// Its size, bytes.
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// What caches may take of the heap, bytes.
 pub(crate) fn spare_bytes() -> u64 {
-    BYTES.load(Ordering::Relaxed) / SPARE_SHARE
+    BYTES.load(Ordering::Relaxed).saturating_sub(NOT_SPARE_BYTES)
 }
 
 /// Never contended: one vCPU and no interrupts, so whoever holds the lock lets go of it before

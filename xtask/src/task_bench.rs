@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Only on this emulator, again for more [default: qemu and bochs]
     #[arg(long, value_enum)]
     emulator: Vec<EmulatorName>,
+    /// Of the group migrate, only what has this in its name: `idle, 256 MiB`
+    #[arg(long, default_value = "")]
+    only: String,
     /// One JSON object a line instead of a table
     #[arg(long)]
     json: bool,
@@ -50,7 +53,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let mut rows = Vec::new();
     let mut missing = Vec::new();
     for group in groups {
-        match measure(group, &emulators)? {
+        match measure(group, &emulators, &args.only)? {
             Some(measured) => rows.extend(measured),
             None => missing.push(name(group)),
         }
@@ -78,10 +81,11 @@ fn name(group: Group) -> String {
 }
 
 /// Measures a group; `None` when it does not exist yet.
-fn measure(group: Group, emulators: &[Emulator]) -> Result<Option<Vec<Row>>> {
+fn measure(group: Group, emulators: &[Emulator], only: &str) -> Result<Option<Vec<Row>>> {
     match group {
         Group::Boot => bench::boot(emulators).map(Some),
         Group::Guests => bench::guests(emulators).map(Some),
-        Group::Migrate | Group::Storage => Ok(None),
+        Group::Migrate => bench::migrate(emulators, only).map(Some),
+        Group::Storage => Ok(None),
     }
 }

@@ -98,6 +98,7 @@ pub enum Command {
     Host(HostCommand),
     /// Something about domains that move.
     Move(MoveCommand),
+    MigrateCosts,
     SchedCredit2(SchedulerSet),
     DebugKeys {
         keys: Vec<u8>,

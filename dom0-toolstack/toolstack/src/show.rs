@@ -1,6 +1,7 @@
 //! What commands print: facts from the hypervisor as text, in the columns of `xl`.
 
 mod console;
+mod costs;
 mod disks;
 mod info;
 mod list;
@@ -10,6 +11,7 @@ mod top;
 pub use console::{
     CONSOLE_CHUNK_BYTES, DeviceTail, LOG_BYTES_MAX, Printable, Stream, Tail, ends_console, ends_top,
 };
+pub use costs::costs;
 pub use disks::{DiskRow, disk_dump, disk_list};
 pub use info::{info, uptime};
 pub use list::{list, list_long, sched_credit2, uuid_text, vcpu_list};

@@ -154,8 +154,9 @@ hypercalls! {
     55 Control DirtyArm = dirty_arm(domain: DomainId) -> u64;
     /// Takes the pages written to since they were armed or harvested last: one bit a page from
     /// `first_page` on, in u64 words at `address`. Returns the pages looked at, repeat for the rest. A
-    /// page read after this call has all writes that it reports. Pages not armed are reported each
-    /// time. BadState: not tracked.
+    /// page read after this call has all writes that it reports. A page that was not armed is reported
+    /// and is armed by that; one that is part of a larger one beyond the range stays as it is and is
+    /// reported each time. BadState: not tracked.
     56 Control DirtyHarvest = dirty_harvest(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
     /// Makes pages dirty whose bits are set: what was harvested and could not be sent, or what the
     /// caller has written to. As `dirty_harvest`.

@@ -27,10 +27,10 @@ use zerocopy::IntoBytes;
 use super::domain::{Domain, Shape};
 use super::{Host, Hosted};
 use crate::boot::info::{BootInfo, BootModule, Range};
-use crate::boot::options::Options;
+use crate::boot::options::{Options, dom0_share_mib};
 use crate::memory::layout::direct_map;
 use crate::memory::tables::{Identity, map_firmware};
-use crate::memory::with_frames;
+use crate::memory::{self, with_frames};
 use crate::platform::clock;
 
 /// Set aside for dom0's page tables besides those of the machine's RAM.
@@ -130,7 +130,8 @@ pub(crate) fn create<B: Hosted>(
     options: &Options,
 ) -> Result<(), Dom0Error> {
     dom0_module(&info)?;
-    let bytes = options.dom0_mib << 20;
+    let share_mib = || dom0_share_mib(memory::total_bytes());
+    let bytes = options.dom0_mib.unwrap_or_else(share_mib) << 20;
     let shape = Shape {
         name: alloc::string::String::from("Domain-0"),
         uuid: [0; 16],

@@ -3,10 +3,12 @@
 mod boot;
 mod exits;
 mod guests;
+mod migrate;
 mod served;
 
 pub(crate) use boot::measure as boot;
 pub(crate) use guests::measure as guests;
+pub(crate) use migrate::measure as migrate;
 
 use anyhow::{Context, Result};
 use serde::Serialize;

@@ -38,6 +38,7 @@ pub use connect::{Initiator, refusal_of};
 pub use error::{ChannelError, Refusal};
 pub use hello::{HELLO_BYTES, MAGIC, Purpose, SESSION_CONNECTIONS_MAX, Session, Terms, Versions};
 pub use identity::{Fingerprint, FingerprintError, Identity, PublicKey};
+pub use noise::Sealer;
 pub use records::{
     PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, REKEY_RECORDS, Records,
 };

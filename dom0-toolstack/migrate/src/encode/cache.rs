@@ -5,7 +5,6 @@
 
 use super::Page;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 struct Entry {
@@ -15,10 +14,14 @@ struct Entry {
     used: bool,
 }
 
+/// The place of a page that is not kept.
+const NOWHERE: u32 = u32::MAX;
+
 /// Contents by guest page.
 pub struct Cache {
     entries: Vec<Entry>,
-    places: BTreeMap<u64, usize>,
+    /// By page, as far as there are any: its entry, or `NOWHERE`.
+    places: Vec<u32>,
     /// Where the search for an entry to give up goes on (the clock algorithm).
     hand: usize,
     pages_max: usize,
@@ -29,26 +32,40 @@ impl Cache {
     pub fn new(pages_max: usize) -> Cache {
         Cache {
             entries: Vec::new(),
-            places: BTreeMap::new(),
+            places: Vec::new(),
             hand: 0,
-            pages_max,
+            pages_max: pages_max.min(NOWHERE as usize),
         }
     }
 
-    /// What the other side has of a page.
-    pub fn base(&mut self, page: u64) -> Option<&Page> {
-        let entry = &mut self.entries[*self.places.get(&page)?];
+    fn place(&self, page: u64) -> Option<usize> {
+        let place = *self.places.get(usize::try_from(page).ok()?)?;
+        (place != NOWHERE).then_some(place as usize)
+    }
+
+    fn set_place(&mut self, page: u64, place: u32) {
+        let page = page as usize;
+        if page >= self.places.len() {
+            self.places.resize(page + 1, NOWHERE);
+        }
+        self.places[page] = place;
+    }
+
+    /// What the other side has of a page. Whoever sends something else changes it accordingly.
+    pub fn base(&mut self, page: u64) -> Option<&mut Page> {
+        let place = self.place(page)?;
+        let entry = &mut self.entries[place];
         entry.used = true;
-        Some(&entry.contents)
+        Some(&mut entry.contents)
     }
 
     /// A page was sent: this is what the other side has now. A page not seen before only takes room
     /// when there is some, or takes it from one that was not used for a whole round of the hand.
     pub fn sent(&mut self, page: u64, contents: &Page) {
-        if let Some(place) = self.places.get(&page) {
-            *self.entries[*place].contents = *contents;
+        if let Some(place) = self.place(page) {
+            *self.entries[place].contents = *contents;
         } else if self.entries.len() < self.pages_max {
-            self.places.insert(page, self.entries.len());
+            self.set_place(page, self.entries.len() as u32);
             self.entries.push(Entry {
                 page,
                 contents: Box::new(*contents),
@@ -56,9 +73,9 @@ impl Cache {
                 used: true,
             });
         } else if let Some(place) = self.unused() {
+            self.set_place(self.entries[place].page, NOWHERE);
+            self.set_place(page, place as u32);
             let entry = &mut self.entries[place];
-            self.places.remove(&entry.page);
-            self.places.insert(page, place);
             entry.page = page;
             entry.used = true;
             *entry.contents = *contents;
@@ -67,12 +84,13 @@ impl Cache {
 
     /// What the other side has of a page is not known any more.
     pub fn forget(&mut self, page: u64) {
-        let Some(place) = self.places.remove(&page) else {
+        let Some(place) = self.place(page) else {
             return;
         };
+        self.set_place(page, NOWHERE);
         self.entries.swap_remove(place);
         if let Some(moved) = self.entries.get(place) {
-            self.places.insert(moved.page, place);
+            self.set_place(moved.page, place as u32);
         }
         self.hand = 0;
     }
@@ -142,7 +160,7 @@ mod tests {
                     }
                 }
                 prop_assert!(cache.len() <= 5);
-                prop_assert_eq!(cache.len(), cache.places.len());
+                prop_assert_eq!(cache.len(), cache.places.iter().filter(|place| **place != NOWHERE).count());
             }
         }
     }

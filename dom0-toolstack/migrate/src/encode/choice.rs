@@ -6,6 +6,7 @@
 
 use super::cache::Cache;
 use super::{PAGE_BYTES, Page, delta, is_zero};
+use crate::stream::{BLOCK_BYTES, MemoryDigest};
 use alloc::vec::Vec;
 
 /// How a page is sent.
@@ -133,51 +134,77 @@ impl Encoder {
         self.sent
     }
 
-    /// Appends the page to `out` and says how. `again`: it was sent before in this attempt, so it is
-    /// worth remembering.
+    /// Appends the page to `out`, says how, and what its hash is now. `before`: its hash when it was sent
+    /// in this attempt, if it was; what is sent again is worth remembering.
     pub fn encode(
         &mut self,
         page: u64,
         contents: &Page,
-        again: bool,
+        before: Option<u128>,
         out: &mut Vec<u8>,
-    ) -> Encoding {
+    ) -> (Encoding, u128) {
         let begin = out.len();
-        let encoding = self.choose(page, contents, out);
-        let bytes = (out.len() - begin) as u64;
+        let (encoding, hash) = if is_zero(contents) {
+            (Encoding::Zero, MemoryDigest::of_zero(page))
+        } else if let Some(hash) = self.encode_delta(page, contents, before, out) {
+            (Encoding::Delta, hash)
+        } else {
+            let hash = MemoryDigest::of_blocks(page, contents);
+            (self.encode_whole(contents, out), hash)
+        };
         match encoding {
             Encoding::Zero => self.sent.zero += 1,
             Encoding::Delta => {
                 self.sent.delta += 1;
-                self.sent.delta_bytes += bytes;
+                self.sent.delta_bytes += (out.len() - begin) as u64;
             }
             Encoding::Lz4 => {
                 self.sent.lz4 += 1;
-                self.sent.lz4_bytes += bytes;
+                self.sent.lz4_bytes += (out.len() - begin) as u64;
             }
             Encoding::Raw => self.sent.raw += 1,
         }
-        if again || self.cache.base(page).is_some() {
+        // A delta has brought the cache up to date.
+        if before.is_some() && encoding != Encoding::Delta {
             self.cache.sent(page, contents);
         }
-        encoding
+        (encoding, hash)
     }
 
-    fn choose(&mut self, page: u64, contents: &Page, out: &mut Vec<u8>) -> Encoding {
-        if is_zero(contents) {
-            return Encoding::Zero;
+    /// The delta to what was sent before, if that is known and it pays. Gives the new hash.
+    fn encode_delta(
+        &mut self,
+        page: u64,
+        contents: &Page,
+        before: Option<u128>,
+        out: &mut Vec<u8>,
+    ) -> Option<u128> {
+        let before = before?;
+        let base = self.cache.base(page)?;
+        if !self.delta.pays(self.costs.delta, self.costs.byte) {
+            return None;
         }
-        if self.delta.pays(self.costs.delta, self.costs.byte)
-            && let Some(base) = self.cache.base(page)
-        {
-            // A delta of more than half a page saves little and may compress worse.
-            let begin = out.len();
-            if delta::encode(base, contents, PAGE_BYTES / 2, out) {
-                self.delta.note(out.len() - begin);
-                return Encoding::Delta;
-            }
+        let begin = out.len();
+        // A delta of more than half a page saves little and may compress worse.
+        let Some(touched) = delta::encode(base, contents, PAGE_BYTES / 2, out) else {
             self.delta.note(PAGE_BYTES);
+            return None;
+        };
+        self.delta.note(out.len() - begin);
+        let (olds, _) = base.as_chunks_mut::<BLOCK_BYTES>();
+        let (news, _) = contents.as_chunks::<BLOCK_BYTES>();
+        let mut hash = before;
+        for (index, (old, new)) in (0..).zip(olds.iter_mut().zip(news)) {
+            if touched >> index & 1 != 0 {
+                hash = hash.wrapping_sub(MemoryDigest::of_block(page, index, old));
+                hash = hash.wrapping_add(MemoryDigest::of_block(page, index, new));
+                *old = *new;
+            }
         }
+        Some(hash)
+    }
+
+    fn encode_whole(&mut self, contents: &Page, out: &mut Vec<u8>) -> Encoding {
         if self.lz4.pays(self.costs.lz4, self.costs.byte) {
             let packed = lz4_flex::block::compress_into_with_table(
                 contents,
@@ -205,6 +232,28 @@ pub enum BadPage {
     Delta(delta::BadDelta),
     /// Not an LZ4 block of one page.
     Lz4,
+}
+
+/// Decodes a delta over what was there before, a page of hash `before`. Gives its hash now.
+pub fn decode_delta(
+    number: u64,
+    before: u128,
+    bytes: &[u8],
+    page: &mut Page,
+) -> Result<u128, BadPage> {
+    let touched = delta::touched(bytes).map_err(BadPage::Delta)?;
+    let hashes = |page: &Page| {
+        let (blocks, _) = page.as_chunks::<BLOCK_BYTES>();
+        let changed = (0..)
+            .zip(blocks)
+            .filter(|(index, _)| touched >> index & 1 != 0);
+        changed.fold(0u128, |sum, (index, block)| {
+            sum.wrapping_add(MemoryDigest::of_block(number, index, block))
+        })
+    };
+    let old = hashes(page);
+    delta::decode(bytes, page).map_err(BadPage::Delta)?;
+    Ok(before.wrapping_sub(old).wrapping_add(hashes(page)))
 }
 
 /// Decodes a page over what was there before.
@@ -257,6 +306,7 @@ mod tests {
     fn the_other_side_always_has_the_same() {
         let mut encoder = Encoder::new(4, COSTS);
         let mut there: BTreeMap<u64, Box<Page>> = BTreeMap::new();
+        let mut hashes: BTreeMap<u64, u128> = BTreeMap::new();
         for round in 0..40u64 {
             for page in 0..8u64 {
                 let mut contents = match page % 4 {
@@ -267,10 +317,18 @@ mod tests {
                 };
                 contents[100] = (round * (page % 3)) as u8;
                 let mut out = Vec::new();
-                let encoding = encoder.encode(page, &contents, round > 0, &mut out);
+                let before = hashes.get(&page).copied();
+                let (encoding, hash) = encoder.encode(page, &contents, before, &mut out);
+                assert_eq!(hash, MemoryDigest::of_blocks(page, &contents));
+                hashes.insert(page, hash);
                 let target = there
                     .entry(page)
                     .or_insert_with(|| Box::new([0; PAGE_BYTES]));
+                if encoding == Encoding::Delta {
+                    let mut target = target.clone();
+                    let found = decode_delta(page, before.unwrap(), &out, &mut target);
+                    assert_eq!(found, Ok(hash));
+                }
                 decode(encoding, &out, target).unwrap();
                 assert_eq!(*target, contents, "page {page} in round {round}");
             }
@@ -290,7 +348,7 @@ mod tests {
         for page in 0..1000 {
             let untried = encoder.lz4.untried;
             let mut out = Vec::new();
-            let encoding = encoder.encode(page, &noise(page + 1), false, &mut out);
+            let (encoding, _) = encoder.encode(page, &noise(page + 1), None, &mut out);
             assert_eq!(encoding, Encoding::Raw);
             trials += u32::from(encoder.lz4.untried <= untried);
         }
@@ -303,11 +361,11 @@ mod tests {
         let mut encoder = Encoder::new(0, COSTS);
         let mut out = Vec::new();
         for page in 0..500 {
-            encoder.encode(page, &noise(page + 1), false, &mut out);
+            encoder.encode(page, &noise(page + 1), None, &mut out);
         }
         let before = encoder.sent().lz4;
         for page in 0..500 {
-            encoder.encode(page, &text(page as u8), false, &mut out);
+            encoder.encode(page, &text(page as u8), None, &mut out);
         }
         assert!(encoder.sent().lz4 - before > 100, "{:?}", encoder.sent());
     }

@@ -9,6 +9,7 @@
 //! is at most a page, and a decoder refuses anything else.
 
 use super::{PAGE_BYTES, Page};
+use crate::stream::BLOCK_BYTES;
 use alloc::vec::Vec;
 
 /// Equal bytes between two changes that are cheaper to send than to skip.
@@ -21,44 +22,49 @@ pub struct BadDelta {
     pub at: usize,
 }
 
-/// Appends the delta from `old` to `new`, unless it would be longer than `bytes_max`: then `out` is as
-/// it was and the answer `false`. Equal pages give nothing.
-pub fn encode(old: &Page, new: &Page, bytes_max: usize, out: &mut Vec<u8>) -> bool {
+/// Appends the delta from `old` to `new` and gives the blocks that it touches, a bit each; `None` if it
+/// would be longer than `bytes_max`: then `out` is as it was. Equal pages give nothing.
+pub fn encode(old: &Page, new: &Page, bytes_max: usize, out: &mut Vec<u8>) -> Option<u32> {
     let begin = out.len();
-    let (mut at, mut done) = (0, 0);
+    let (mut at, mut done, mut touched) = (0, 0, 0);
     while let Some(start) = next_difference(old, new, at) {
         let end = end_of_change(old, new, start);
         let take = end - start;
         if out.len() - begin + take + 4 > bytes_max {
             out.truncate(begin);
-            return false;
+            return None;
         }
         push(start - done, out);
         push(take, out);
         out.extend_from_slice(&new[start..end]);
+        (start / BLOCK_BYTES..=(end - 1) / BLOCK_BYTES).for_each(|block| touched |= 1 << block);
         (at, done) = (end, end);
     }
-    true
+    Some(touched)
 }
 
-/// The first byte from `at` on that differs. Whole words first: most of a page is equal.
+/// The first byte from `at` on that differs. Whole blocks first: most of a page is equal.
 fn next_difference(old: &Page, new: &Page, mut at: usize) -> Option<usize> {
-    while at < PAGE_BYTES && !at.is_multiple_of(8) {
-        if old[at] != new[at] {
-            return Some(at);
+    while at < PAGE_BYTES {
+        let block = at / BLOCK_BYTES;
+        let end = (block + 1) * BLOCK_BYTES;
+        let (olds, _) = old.as_chunks::<BLOCK_BYTES>();
+        let (news, _) = new.as_chunks::<BLOCK_BYTES>();
+        if are_different(&olds[block], &news[block])
+            && let Some(found) = (at..end).find(|at| old[*at] != new[*at])
+        {
+            return Some(found);
         }
-        at += 1;
-    }
-    let words = old[at..].chunks_exact(8).zip(new[at..].chunks_exact(8));
-    for (old, new) in words {
-        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
-        let changed = word(old) ^ word(new);
-        if changed != 0 {
-            return Some(at + changed.trailing_zeros() as usize / 8);
-        }
-        at += 8;
+        at = end;
     }
     None
+}
+
+fn are_different(old: &[u8; BLOCK_BYTES], new: &[u8; BLOCK_BYTES]) -> bool {
+    let words = old.as_chunks().0.iter().zip(new.as_chunks().0);
+    words.fold(0, |any, (old, new)| {
+        any | (u64::from_le_bytes(*old) ^ u64::from_le_bytes(*new))
+    }) != 0
 }
 
 /// The end of the change that begins at `start`: behind it are equal bytes enough to be skipped.
@@ -73,8 +79,25 @@ fn end_of_change(old: &Page, new: &Page, start: usize) -> usize {
     end
 }
 
-/// Makes the new page of the old one.
+/// Makes the new page of the old one. A delta that is refused may have changed some of it.
 pub fn decode(delta: &[u8], page: &mut Page) -> Result<(), BadDelta> {
+    parse(delta, |place, bytes| {
+        page[place..place + bytes.len()].copy_from_slice(bytes);
+    })
+}
+
+/// The blocks that a delta touches, a bit each.
+pub fn touched(delta: &[u8]) -> Result<u32, BadDelta> {
+    let mut touched = 0;
+    parse(delta, |place, bytes| {
+        let last = (place + bytes.len() - 1) / BLOCK_BYTES;
+        (place / BLOCK_BYTES..=last).for_each(|block| touched |= 1 << block);
+    })?;
+    Ok(touched)
+}
+
+/// Gives each change with its place; all are inside a page, and none is empty.
+fn parse<'a>(delta: &'a [u8], mut change: impl FnMut(usize, &'a [u8])) -> Result<(), BadDelta> {
     let (mut at, mut place) = (0, 0);
     while at < delta.len() {
         let bad = BadDelta { at };
@@ -85,8 +108,10 @@ pub fn decode(delta: &[u8], page: &mut Page) -> Result<(), BadDelta> {
         }
         place += skip;
         let bytes = delta.get(at..at + count).ok_or(bad)?;
-        let target = page.get_mut(place..place + count).ok_or(bad)?;
-        target.copy_from_slice(bytes);
+        if place + count > PAGE_BYTES {
+            return Err(bad);
+        }
+        change(place, bytes);
         (at, place) = (at + count, place + count);
     }
     Ok(())
@@ -131,7 +156,10 @@ mod tests {
             let mut new = old.clone();
             new[at] ^= 1;
             let mut out = Vec::new();
-            assert!(encode(&old, &new, 4096, &mut out));
+            assert_eq!(
+                encode(&old, &new, 4096, &mut out),
+                Some(1 << (at / BLOCK_BYTES))
+            );
             assert_eq!(out.len(), if at < 128 { 3 } else { 4 });
             let mut back = old.clone();
             decode(&out, &mut back).unwrap();
@@ -142,8 +170,8 @@ mod tests {
     #[test]
     fn equal_pages_cost_nothing_and_a_limit_leaves_no_trace() {
         let mut out = std::vec![7];
-        assert!(encode(&page(0), &page(0), 0, &mut out));
-        assert!(!encode(&page(0), &page(0xff), 1000, &mut out));
+        assert_eq!(encode(&page(0), &page(0), 0, &mut out), Some(0));
+        assert_eq!(encode(&page(0), &page(0xff), 1000, &mut out), None);
         assert_eq!(out, [7]);
     }
 
@@ -171,7 +199,11 @@ mod tests {
                 new[at] = value;
             }
             let mut out = Vec::new();
-            prop_assert!(encode(&old, &new, 2 * PAGE_BYTES, &mut out));
+            let touched = encode(&old, &new, 2 * PAGE_BYTES, &mut out).unwrap();
+            for (at, (old, new)) in old.iter().zip(new.iter()).enumerate() {
+                prop_assert!(old == new || touched >> (at / BLOCK_BYTES) & 1 != 0);
+            }
+            prop_assert_eq!(super::touched(&out), Ok(touched));
             let mut back = old.clone();
             decode(&out, &mut back).unwrap();
             prop_assert_eq!(back, new);

@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod cache;
 pub mod choice;
+pub mod costs;
 pub mod delta;
 
 /// Bytes of a page.

@@ -29,32 +29,35 @@ impl Rate {
     }
 }
 
-/// Average bytes of a page, newer ones counting more.
+/// What a page takes on average, bytes or time, newer ones counting more.
 #[derive(Clone, Copy, Debug, Default)]
-struct PageBytes {
+struct PerPage {
     pages: u64,
-    bytes: u64,
+    amount: u64,
 }
 
-impl PageBytes {
+impl PerPage {
     const PAGES_MAX: u64 = 1 << 15;
 
-    fn add(&mut self, pages: u64, bytes: u64) {
+    fn add(&mut self, pages: u64, amount: u64) {
         self.pages += pages;
-        self.bytes += bytes;
+        self.amount += amount;
         while self.pages > Self::PAGES_MAX {
             self.pages /= 2;
-            self.bytes /= 2;
+            self.amount /= 2;
         }
     }
 
-    /// Bytes of so many pages, rounded up.
+    /// What so many pages take, rounded up.
     fn of(&self, pages: u64) -> Option<u64> {
-        let bytes = u128::from(self.bytes) * u128::from(pages);
+        let amount = u128::from(self.amount) * u128::from(pages);
         let pages = (self.pages > 0).then_some(u128::from(self.pages))?;
-        Some(u64::try_from(bytes.div_ceil(pages)).unwrap_or(u64::MAX))
+        Some(u64::try_from(amount.div_ceil(pages)).unwrap_or(u64::MAX))
     }
 }
+
+/// Pages that took less than this on the wire say nothing about the link: finding out took longer.
+const TELLING_BYTES_PER_PAGE: u64 = 64;
 
 /// Estimates what is left. Bytes are always bytes on the wire: a page that is sent again as a
 /// delta counts with what deltas have taken, not with 4096.
@@ -62,8 +65,10 @@ impl PageBytes {
 pub struct Estimator {
     link: Rate,
     dirty: Rate,
-    first: PageBytes,
-    again: PageBytes,
+    first: PerPage,
+    again: PerPage,
+    /// Time, processor's and link's, of pages that were sent again.
+    again_us: PerPage,
     fixed_us: u64,
 }
 
@@ -73,8 +78,9 @@ impl Estimator {
         Estimator {
             link: Rate::default(),
             dirty: Rate::default(),
-            first: PageBytes::default(),
-            again: PageBytes::default(),
+            first: PerPage::default(),
+            again: PerPage::default(),
+            again_us: PerPage::default(),
             fixed_us,
         }
     }
@@ -86,13 +92,16 @@ impl Estimator {
 
     /// Pages were sent; `again`: pages that were sent before.
     pub fn sent(&mut self, again: bool, pages: u64, bytes: u64, took_us: u64) {
-        self.link.add(bytes, took_us);
-        let kind = if again {
-            &mut self.again
-        } else {
-            &mut self.first
-        };
-        kind.add(pages, bytes);
+        if bytes >= pages * TELLING_BYTES_PER_PAGE {
+            self.link.add(bytes, took_us);
+        }
+        match again {
+            true => {
+                self.again.add(pages, bytes);
+                self.again_us.add(pages, took_us);
+            }
+            false => self.first.add(pages, bytes),
+        }
     }
 
     /// A harvest found so many pages dirty after so long.
@@ -117,12 +126,12 @@ impl Estimator {
         }
         // What is left at a stop was mostly sent before.
         let bytes = self.again.of(pages).or_else(|| self.first.of(pages))?;
-        let rate = self.link_rate()?.max(1);
-        let time = u128::from(bytes) * 1_000_000 / u128::from(rate);
-        Some(
-            u64::try_from(time)
-                .unwrap_or(u64::MAX)
-                .saturating_add(self.fixed_us),
-        )
+        let on_link = self.link_rate().map(|rate| {
+            let time_us = u128::from(bytes) * 1_000_000 / u128::from(rate.max(1));
+            u64::try_from(time_us).unwrap_or(u64::MAX)
+        });
+        // Where few bytes make many pages, it is the processor that takes the time.
+        let time_us = on_link.max(self.again_us.of(pages))?;
+        Some(time_us.saturating_add(self.fixed_us))
     }
 }

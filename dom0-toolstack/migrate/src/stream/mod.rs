@@ -25,7 +25,7 @@ mod reader;
 mod tests;
 mod writer;
 
-pub use digest::{DIGEST_BYTES, MemoryDigest};
+pub use digest::{BLOCK_BYTES, DIGEST_BYTES, MemoryDigest};
 pub use frame::{Frame, FrameKind, PREAMBLE_BYTES, Preamble};
 pub use memory::{BadPages, PAGES_PER_FRAME_MAX, Pages, Zeroes, encode_pages, encode_zeroes};
 pub use reader::{Reader, StreamError};

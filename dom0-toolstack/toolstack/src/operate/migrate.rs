@@ -40,6 +40,7 @@ mod stop;
 mod survey;
 mod talk;
 mod time;
+mod timeline;
 
 pub use attempts::Attempts;
 pub use copy::Totals;

@@ -1,7 +1,8 @@
 //! The source's memory: rounds over what is dirty, each page encoded and its hash remembered.
 
-use super::hashes::{Hashes, hash};
-use super::job::Job;
+use super::hashes::Hashes;
+use super::job::{Job, Jobs, Loan};
+use super::landing::near;
 use super::talk::Talk;
 use super::{ANSWER_LIMIT_US, MoveOptions};
 use crate::dirty::DirtyLog;
@@ -16,14 +17,17 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use godwit_abi::{DomainId, DomainInfo, DomainState, PAGE_SIZE_BYTES, Status};
 use godwit_migrate::encode::batch::{Batch, ENTRIES_MAX};
-use godwit_migrate::encode::choice::{Costs, Encoder, Sent};
+use godwit_migrate::encode::choice::{Costs, Encoder, Encoding, Sent};
 use godwit_migrate::encode::{PAGE_BYTES, Page};
 use godwit_migrate::link::Link;
 use godwit_migrate::precopy::{Miss, Next, PageSet, PreCopy};
 use godwit_migrate::stream::{FrameKind, MemoryDigest, encode_zeroes};
 
-/// Pages between two moments in which other tasks run.
-const YIELD_PAGES: usize = 16;
+/// Work between two moments in which other tasks run: pages that are compressed or hashed whole, and
+/// those of which little is looked at.
+const YIELD_WORK: usize = 64;
+const WHOLE_PAGE_WORK: usize = 4;
+const PART_PAGE_WORK: usize = 1;
 /// Batches under way before one must have been taken.
 const WINDOW: usize = 2;
 /// What stopping costs besides pages, until it was measured.
@@ -34,10 +38,10 @@ pub(super) const COSTS: Costs = Costs {
     delta: 3_000,
     byte: 20,
 };
-/// Of the memory there is to spare, what a cache for deltas gets: one in so many.
-const CACHE_SHARE: u64 = 3;
-/// A batch whose pages take less than this on the wire says nothing about the link.
-const TELLING_BYTES_PER_PAGE: u64 = 64;
+/// Of the memory that is to spare, what a cache for deltas gets, in 1/8ths.
+const CACHE_8THS: u64 = 7;
+/// What a page takes in the cache.
+const CACHED_PAGE_BYTES: u64 = PAGE_SIZE_BYTES + 64;
 /// How far ahead of the bandwidth asked for bytes may be.
 const BURST_US: u64 = 20_000;
 
@@ -69,6 +73,8 @@ pub(super) struct Copy<'a, S: Site> {
     capacity: u64,
     precopy: PreCopy,
     encoder: Encoder,
+    /// The cache's memory.
+    _loan: Loan<'a>,
     hashes: Hashes,
     /// Pages that were sent and are there no more.
     holes: Vec<u64>,
@@ -83,6 +89,7 @@ pub(super) struct Copy<'a, S: Site> {
 impl<'a, S: Site> Copy<'a, S> {
     pub(super) fn new(
         site: &'a S,
+        jobs: &'a Jobs,
         info: &DomainInfo,
         domain: DomainId,
         options: &MoveOptions,
@@ -98,7 +105,9 @@ impl<'a, S: Site> Copy<'a, S> {
             .flatten()
             .for_each(|page| all.insert(page));
         let now_us = site.now_us();
-        let cache_pages = site.spare_bytes() / CACHE_SHARE / PAGE_SIZE_BYTES;
+        let spare_bytes = site.spare_bytes().saturating_sub(jobs.lent_bytes());
+        let most_pages = spare_bytes / 8 * CACHE_8THS / CACHED_PAGE_BYTES;
+        let cache_pages = most_pages.min(info.memory_pages_max);
         Ok(Self {
             site,
             domain,
@@ -107,6 +116,7 @@ impl<'a, S: Site> Copy<'a, S> {
             capacity,
             precopy: PreCopy::new(all, options.goals, FIXED_US, now_us),
             encoder: Encoder::new(cache_pages as usize, COSTS),
+            _loan: jobs.lend(cache_pages * CACHED_PAGE_BYTES),
             hashes: Hashes::default(),
             holes: Vec::new(),
             under_way: VecDeque::new(),
@@ -277,18 +287,26 @@ impl<'a, S: Site> Copy<'a, S> {
         pages: &[u64],
     ) -> Result<(), OperateError> {
         let mut batch = Batch::default();
-        let mut count = 0;
+        let (mut count, mut work) = (0, 0);
         let mut begun_us = self.site.now_us();
         let mut rest = pages;
         while let Some(first) = rest.first().copied() {
-            let run = rest.iter().zip(first..).take_while(|(a, b)| **a == *b);
-            let length = run.count().min(ENTRIES_MAX);
-            rest = &rest[length..];
-            let there = self.read(first, length)?;
-            for index in (0..length).filter(|index| there.as_ref().is_none_or(|t| t[*index])) {
-                self.encode(first + index as u64, index, &mut batch);
+            let length = near(first, rest.iter().copied(), ENTRIES_MAX as u64);
+            let wanted = rest
+                .iter()
+                .take_while(|page| **page - first < length)
+                .count();
+            let (wanted, later) = rest.split_at(wanted);
+            rest = later;
+            let there = self.read(first, length as usize, wanted)?;
+            for page in wanted
+                .iter()
+                .filter(|page| there.as_ref().is_none_or(|there| there.contains(page)))
+            {
+                work += self.encode(*page, (page - first) as usize, &mut batch);
                 count += 1;
-                if count % YIELD_PAGES == 0 {
+                if work >= YIELD_WORK {
+                    work = 0;
                     yield_now().await;
                 }
                 if batch.is_full() {
@@ -304,8 +322,13 @@ impl<'a, S: Site> Copy<'a, S> {
         }
     }
 
-    /// Reads consecutive pages. `None`: all are there.
-    fn read(&mut self, first: u64, count: usize) -> Result<Option<Vec<bool>>, OperateError> {
+    /// Reads consecutive pages, of which some are `wanted`. `None`: all are there; else those that are.
+    fn read(
+        &mut self,
+        first: u64,
+        count: usize,
+        wanted: &[u64],
+    ) -> Result<Option<Vec<u64>>, OperateError> {
         let hypervisor = self.site.hypervisor();
         let bytes = &mut self.bytes[..count * PAGE_BYTES];
         match hypervisor.memory_read(self.domain, first * PAGE_SIZE_BYTES, bytes) {
@@ -313,13 +336,13 @@ impl<'a, S: Site> Copy<'a, S> {
             Err(status) if is_hole(status) => {}
             Err(status) => return Err(status.into()),
         }
-        let mut there = Vec::with_capacity(count);
-        for (page, bytes) in (first..).zip(bytes.chunks_exact_mut(PAGE_BYTES)) {
-            let read = hypervisor.memory_read(self.domain, page * PAGE_SIZE_BYTES, bytes);
-            match read {
-                Ok(()) => there.push(true),
+        let mut there = Vec::with_capacity(wanted.len());
+        for page in wanted.iter().copied() {
+            let at = (page - first) as usize * PAGE_BYTES;
+            let bytes = &mut bytes[at..at + PAGE_BYTES];
+            match hypervisor.memory_read(self.domain, page * PAGE_SIZE_BYTES, bytes) {
+                Ok(()) => there.push(page),
                 Err(status) if is_hole(status) => {
-                    there.push(false);
                     if self.hashes.remove(page) {
                         self.encoder.forget(page);
                         self.holes.push(page);
@@ -331,16 +354,23 @@ impl<'a, S: Site> Copy<'a, S> {
         Ok(Some(there))
     }
 
-    fn encode(&mut self, page: u64, index: usize, batch: &mut Batch) {
+    /// Puts a page into a batch. How much work it was.
+    fn encode(&mut self, page: u64, index: usize, batch: &mut Batch) -> usize {
         let bytes = &self.bytes[index * PAGE_BYTES..(index + 1) * PAGE_BYTES];
         let contents: &Page = bytes.try_into().expect("a whole page");
-        let again = self.hashes.contains(page);
-        self.hashes.set(page, hash(page, contents));
-        self.holes.retain(|hole| *hole != page);
-        let before = batch.data().len();
-        let encoding = self.encoder.encode(page, contents, again, batch.data());
-        let bytes = batch.data().len() - before;
+        let before = self.hashes.known(page);
+        if before.is_none() {
+            self.holes.retain(|hole| *hole != page);
+        }
+        let begin = batch.data().len();
+        let (encoding, hash) = self.encoder.encode(page, contents, before, batch.data());
+        self.hashes.set(page, hash);
+        let bytes = batch.data().len() - begin;
         batch.push(page, encoding, bytes);
+        match encoding {
+            Encoding::Zero | Encoding::Delta => PART_PAGE_WORK,
+            Encoding::Lz4 | Encoding::Raw => WHOLE_PAGE_WORK,
+        }
     }
 
     async fn dispatch<L: Link>(
@@ -391,8 +421,6 @@ impl<'a, S: Site> Copy<'a, S> {
         let now_us = self.site.now_us();
         let took_us = now_us - batch.begun_us.max(self.taken_us);
         self.taken_us = now_us;
-        let is_telling = batch.bytes >= batch.pages as u64 * TELLING_BYTES_PER_PAGE;
-        let took_us = if is_telling { took_us } else { 0 };
         self.precopy.sent(batch.pages, batch.bytes, took_us);
         Ok(())
     }

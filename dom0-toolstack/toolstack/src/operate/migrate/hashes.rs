@@ -4,7 +4,6 @@
 use crate::host::Hypervisor;
 use crate::site::yield_now;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use godwit_abi::{DomainId, PAGE_SIZE_BYTES, Status};
 use godwit_migrate::encode::{Page, is_zero};
@@ -16,10 +15,24 @@ const CHUNK_PAGES: u64 = 512;
 /// Pages that are named when contents differ.
 const DIFFERENT_MAX: usize = 16;
 
+/// The hashes of some pages in a row.
+struct Chunk {
+    hashes: [u128; CHUNK_PAGES as usize],
+    /// Which of them are there.
+    there: [u64; CHUNK_PAGES as usize / 64],
+}
+
+impl Chunk {
+    fn has(&self, at: usize) -> bool {
+        self.there[at / 64] >> (at % 64) & 1 != 0
+    }
+}
+
 /// Hashes by page, and their sum.
 #[derive(Default)]
 pub(super) struct Hashes {
-    chunks: BTreeMap<u64, Box<[Option<u128>; CHUNK_PAGES as usize]>>,
+    /// By the number of the chunk.
+    chunks: Vec<Option<Box<Chunk>>>,
     digest: MemoryDigest,
 }
 
@@ -27,38 +40,57 @@ pub(super) struct Hashes {
 pub(super) fn hash(page: u64, contents: &Page) -> u128 {
     match is_zero(contents) {
         true => MemoryDigest::of_zero(page),
-        false => MemoryDigest::of(page, contents),
+        false => MemoryDigest::of_blocks(page, contents),
     }
 }
 
-impl Hashes {
-    fn slot(&mut self, page: u64) -> &mut Option<u128> {
-        let chunk = self.chunks.entry(page / CHUNK_PAGES);
-        let chunk = chunk.or_insert_with(|| Box::new([None; CHUNK_PAGES as usize]));
-        &mut chunk[(page % CHUNK_PAGES) as usize]
-    }
+fn place(page: u64) -> (usize, usize) {
+    ((page / CHUNK_PAGES) as usize, (page % CHUNK_PAGES) as usize)
+}
 
-    /// A page has these contents now.
+impl Hashes {
+    /// A page, which is one that the domain may have, has these contents now.
     pub(super) fn set(&mut self, page: u64, hash: u128) {
-        if let Some(old) = self.slot(page).replace(hash) {
-            self.digest.remove(old);
+        let (chunk, at) = place(page);
+        if chunk >= self.chunks.len() {
+            self.chunks.resize_with(chunk + 1, || None);
         }
+        let none = || Chunk {
+            hashes: [0; CHUNK_PAGES as usize],
+            there: [0; CHUNK_PAGES as usize / 64],
+        };
+        let chunk = self.chunks[chunk].get_or_insert_with(|| Box::new(none()));
+        if chunk.has(at) {
+            self.digest.remove(chunk.hashes[at]);
+        }
+        chunk.hashes[at] = hash;
+        chunk.there[at / 64] |= 1 << (at % 64);
         self.digest.put(hash);
     }
 
     /// A page is no more. Whether it was there.
     pub(super) fn remove(&mut self, page: u64) -> bool {
-        let old = self.slot(page).take();
-        if let Some(old) = old {
-            self.digest.remove(old);
+        let Some(old) = self.known(page) else {
+            return false;
+        };
+        self.digest.remove(old);
+        let (chunk, at) = place(page);
+        if let Some(Some(chunk)) = self.chunks.get_mut(chunk) {
+            chunk.there[at / 64] &= !(1 << (at % 64));
         }
-        old.is_some()
+        true
+    }
+
+    /// The hash of a page, if it is there.
+    pub(super) fn known(&self, page: u64) -> Option<u128> {
+        let (chunk, at) = place(page);
+        let chunk = self.chunks.get(chunk)?.as_deref()?;
+        chunk.has(at).then(|| chunk.hashes[at])
     }
 
     /// Whether a page is there.
     pub(super) fn contains(&self, page: u64) -> bool {
-        let chunk = self.chunks.get(&(page / CHUNK_PAGES));
-        chunk.is_some_and(|chunk| chunk[(page % CHUNK_PAGES) as usize].is_some())
+        self.known(page).is_some()
     }
 
     /// The digest of all pages there are.
@@ -74,14 +106,14 @@ impl Hashes {
         page_bytes: &mut Page,
     ) -> Result<Vec<u64>, Status> {
         let mut different = Vec::new();
-        for (chunk, hashes) in &self.chunks {
-            for (page, remembered) in (chunk * CHUNK_PAGES..).zip(hashes.iter()) {
-                let Some(remembered) = remembered else {
+        for chunk in 0..self.chunks.len() as u64 {
+            for page in chunk * CHUNK_PAGES..(chunk + 1) * CHUNK_PAGES {
+                let Some(remembered) = self.known(page) else {
                     continue;
                 };
                 let address = page * PAGE_SIZE_BYTES;
                 hypervisor.memory_read(domain, address, &mut page_bytes[..])?;
-                if hash(page, page_bytes) != *remembered && different.len() < DIFFERENT_MAX {
+                if hash(page, page_bytes) != remembered && different.len() < DIFFERENT_MAX {
                     different.push(page);
                 }
             }

@@ -233,6 +233,21 @@ pub struct Jobs {
     pub(super) evacuated: RefCell<Option<Vec<Evacuated>>>,
     /// Domains that other hosts have asked for.
     wanted: RefCell<Vec<Wanted>>,
+    /// Bytes of dom0's memory that the caches of jobs may take.
+    lent_bytes: Cell<u64>,
+}
+
+/// Memory that a job may take, until it is dropped.
+pub(super) struct Loan<'a> {
+    jobs: &'a Jobs,
+    bytes: u64,
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let lent_bytes = &self.jobs.lent_bytes;
+        lent_bytes.set(lent_bytes.get() - self.bytes);
+    }
 }
 
 impl Jobs {
@@ -279,6 +294,17 @@ impl Jobs {
     /// Domains that the host that was served last wants back: each is to be moved to it.
     pub fn take_wanted(&self) -> Vec<Wanted> {
         self.wanted.take()
+    }
+
+    /// Lets a job take so much memory.
+    pub(super) fn lend(&self, bytes: u64) -> Loan<'_> {
+        self.lent_bytes.set(self.lent_bytes() + bytes);
+        Loan { jobs: self, bytes }
+    }
+
+    /// What jobs may take by now.
+    pub(super) fn lent_bytes(&self) -> u64 {
+        self.lent_bytes.get()
     }
 
     /// All that are known, oldest first.

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use godwit_abi::{DomainId, PAGE_SIZE_BYTES};
 use godwit_migrate::encode::batch::{self, Item};
-use godwit_migrate::encode::choice::{Encoding, decode};
+use godwit_migrate::encode::choice::{Encoding, decode, decode_delta};
 use godwit_migrate::encode::{PAGE_BYTES, Page};
 use godwit_migrate::stream::{MemoryDigest, Zeroes};
 
@@ -22,6 +22,8 @@ use godwit_migrate::stream::{MemoryDigest, Zeroes};
 const CHUNK_PAGES: u64 = 512;
 /// Pages written at once.
 const WRITE_PAGES: usize = 64;
+/// Unwanted pages that are read along rather than calling once more.
+const GAP_PAGES: u64 = 8;
 /// Most pages given back by one call.
 const RELEASE_PAGES: usize = 4096;
 
@@ -37,6 +39,24 @@ pub(super) struct Landing {
     /// Consecutive pages to be written, and the first one's number.
     run: Vec<u8>,
     run_page: u64,
+    /// Consecutive pages that were read together, as they are now: what deltas are to.
+    bases: Vec<u8>,
+    bases_page: u64,
+}
+
+const UNDECODABLE: &str = "a page that cannot be decoded";
+
+/// How many pages from `first` on to read together so that they hold the first of `pages`, which ascend
+/// and have no wide gaps.
+pub(super) fn near(first: u64, pages: impl Iterator<Item = u64>, most: u64) -> u64 {
+    let mut last = first;
+    for page in pages {
+        if page < last || page - last > GAP_PAGES || page - first >= most {
+            break;
+        }
+        last = page;
+    }
+    last - first + 1
 }
 
 fn bad(what: &str) -> OperateError {
@@ -57,6 +77,8 @@ impl Landing {
             page: Box::new([0; PAGE_BYTES]),
             run: Vec::new(),
             run_page: 0,
+            bases: Vec::new(),
+            bases_page: 0,
         }
     }
 
@@ -72,14 +94,14 @@ impl Landing {
         body: &[u8],
     ) -> Result<(), OperateError> {
         let items = batch::decode(body).map_err(|_| bad("a batch that is none"))?;
+        self.bases.clear();
         for (count, item) in items.iter().enumerate() {
             self.populate(hypervisor, item.page..item.page + item.pages)
                 .await?;
             match item.encoding {
                 Encoding::Zero => self.take_zeroes(hypervisor, item)?,
-                Encoding::Delta | Encoding::Lz4 | Encoding::Raw => {
-                    self.take_page(hypervisor, item)?;
-                }
+                Encoding::Delta => self.take_delta(hypervisor, &items[count..])?,
+                Encoding::Lz4 | Encoding::Raw => self.take_page(hypervisor, item)?,
             }
             if count % 32 == 31 {
                 yield_now().await;
@@ -109,15 +131,66 @@ impl Landing {
         hypervisor: &impl Hypervisor,
         item: &Item<'_>,
     ) -> Result<(), OperateError> {
-        if item.encoding == Encoding::Delta {
-            self.flush(hypervisor)?;
-            let address = item.page * PAGE_SIZE_BYTES;
-            hypervisor.memory_read(self.domain, address, &mut self.page[..])?;
-        }
-        decode(item.encoding, item.bytes, &mut self.page)
-            .map_err(|_| bad("a page that cannot be decoded"))?;
+        decode(item.encoding, item.bytes, &mut self.page).map_err(|_| bad(UNDECODABLE))?;
         self.put(hypervisor, item.page)?;
         self.hashes.set(item.page, hash(item.page, &self.page));
+        Ok(())
+    }
+
+    /// Takes the first of `items`, a delta.
+    fn take_delta(
+        &mut self,
+        hypervisor: &impl Hypervisor,
+        items: &[Item<'_>],
+    ) -> Result<(), OperateError> {
+        let item = &items[0];
+        let before = self.hashes.known(item.page);
+        let before = before.ok_or_else(|| bad("a change to a page that it never sent"))?;
+        if self.base(item.page).is_none() {
+            self.read_bases(hypervisor, items)?;
+        }
+        let base = self.base(item.page).expect("it was just read");
+        let contents = *base;
+        *self.page = contents;
+        let hash = decode_delta(item.page, before, item.bytes, &mut self.page);
+        let hash = hash.map_err(|_| bad(UNDECODABLE))?;
+        self.put(hypervisor, item.page)?;
+        self.hashes.set(item.page, hash);
+        Ok(())
+    }
+
+    /// A page that was read with others.
+    fn base(&mut self, page: u64) -> Option<&mut Page> {
+        let at = usize::try_from(page.checked_sub(self.bases_page)?).ok()?;
+        self.bases.as_chunks_mut().0.get_mut(at)
+    }
+
+    /// Reads the pages that the first of `items` are deltas to, and what lies between them: a call
+    /// costs more than some pages.
+    fn read_bases(
+        &mut self,
+        hypervisor: &impl Hypervisor,
+        items: &[Item<'_>],
+    ) -> Result<(), OperateError> {
+        self.flush(hypervisor)?;
+        let first = items[0].page;
+        let deltas = items
+            .iter()
+            .take_while(|item| item.encoding == Encoding::Delta);
+        let pages = deltas.map(|item| item.page);
+        let pages = near(first, pages, WRITE_PAGES as u64);
+        self.bases_page = first;
+        let mut read = |pages: u64| {
+            self.bases.resize(pages as usize * PAGE_BYTES, 0);
+            let address = first * PAGE_SIZE_BYTES;
+            hypervisor.memory_read(self.domain, address, &mut self.bases)
+        };
+        // What lies between may not be there.
+        let result = read(pages).or_else(|_| read(1));
+        if let Err(status) = result {
+            self.bases.clear();
+            return Err(status.into());
+        }
         Ok(())
     }
 
@@ -129,6 +202,10 @@ impl Landing {
             self.run_page = page;
         }
         self.run.extend_from_slice(&self.page[..]);
+        let contents = *self.page;
+        if let Some(base) = self.base(page) {
+            *base = contents;
+        }
         Ok(())
     }
 
@@ -214,5 +291,20 @@ impl Landing {
                 "its memory here is not what was sent: pages {pages:x?}"
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::near;
+
+    #[test]
+    fn pages_with_small_gaps_are_read_together() {
+        let length = |pages: &[u64], most| near(pages[0], pages.iter().copied(), most);
+        assert_eq!(length(&[10, 11, 19, 28], 64), 10);
+        assert_eq!(length(&[10, 80], 64), 1);
+        assert_eq!(length(&[10, 12, 14, 16], 5), 5);
+        assert_eq!(length(&[10, 12, 11], 64), 3);
+        assert_eq!(length(&[10], 64), 1);
     }
 }

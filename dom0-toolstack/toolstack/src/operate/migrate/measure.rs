@@ -182,7 +182,7 @@ impl<S: Site> Toolstack<S> {
             }
             let begun_us = self.site.now_us();
             out.clear();
-            encoder.encode(address / PAGE_SIZE_BYTES, &page_bytes, false, &mut out);
+            encoder.encode(address / PAGE_SIZE_BYTES, &page_bytes, None, &mut out);
             sample.us += self.site.now_us() - begun_us;
             sample.pages += 1;
             // With its entry in a batch.

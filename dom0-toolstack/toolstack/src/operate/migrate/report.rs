@@ -45,10 +45,12 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         };
         let name = &self.entry.config.name;
         let foreseen = self.job.foreseen();
+        let timeline = self.timeline.filter(|_| self.downtime_us.is_some());
+        let stop = timeline.map(|timeline| format!("\n{timeline}"));
         let against = foreseen.map(|foreseen| format!("\n{}", foreseen.against(&actual)));
         format!(
             "moved domain '{name}' to {}: {} ms, {rounds} rounds, {} KiB sent, downtime {downtime}\n\
-             pages: {} zero, {} delta ({} KiB), {} lz4 ({} KiB), {} raw{}",
+             pages: {} zero, {} delta ({} KiB), {} lz4 ({} KiB), {} raw{}{}",
             self.peer,
             duration_us / 1000,
             bytes >> 10,
@@ -58,6 +60,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             sent.lz4,
             sent.lz4_bytes >> 10,
             sent.raw,
+            stop.unwrap_or_default(),
             against.unwrap_or_default(),
         )
     }

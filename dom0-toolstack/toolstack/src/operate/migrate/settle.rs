@@ -172,6 +172,7 @@ impl<S: Site> Toolstack<S> {
             is_quiesced: false,
             is_kept: true,
             totals: Totals::default(),
+            timeline: None,
             downtime_us: None,
         };
         let cause = OperateError::Other("dom0 was restarted".into());

@@ -9,6 +9,7 @@ use super::kept::{Kept, MOVE_BLOB};
 use super::objection::{Cause, Objection, refuse};
 use super::survey::itself;
 use super::talk::Talk;
+use super::timeline::Timeline;
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, MoveOptions, Peers, WORK_LIMIT_US};
 use crate::host::Hypervisor;
 use crate::operate::{OperateError, Toolstack};
@@ -45,6 +46,8 @@ pub(super) struct Leaving<'a, S: Site, P: Peers> {
     /// A note of the move is kept with it.
     pub(super) is_kept: bool,
     pub(super) totals: Totals,
+    /// Where the time of the stop went, if it got that far.
+    pub(super) timeline: Option<Timeline>,
     /// From the pause until it was known to run there, microseconds.
     pub(super) downtime_us: Option<u64>,
 }
@@ -105,6 +108,7 @@ impl<S: Site> Toolstack<S> {
             is_quiesced: false,
             is_kept: false,
             totals: Totals::default(),
+            timeline: None,
             downtime_us: None,
         };
         leaving.run().await
@@ -144,7 +148,13 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
     async fn go<L: Link>(&mut self, talk: &mut Talk<'_, S, L>) -> Result<(), OperateError> {
         self.offer(talk).await?;
         let options = self.options;
-        let mut copy = Copy::new(&self.tools.site, &self.info, self.domain, &options)?;
+        let mut copy = Copy::new(
+            &self.tools.site,
+            &self.tools.jobs,
+            &self.info,
+            self.domain,
+            &options,
+        )?;
         self.keep(false)?;
         self.job.enter(Stage::Copy);
         self.is_armed = true;
@@ -164,17 +174,25 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             return Err(talk.trouble("it does not say that it is ready"));
         }
         self.job.enter(Stage::HandOver);
+        self.note_time(|timeline, now_us| timeline.proven_us = now_us);
         self.ask(talk, &effects).await?;
         let running = self.hear_reply(talk, ANSWER_LIMIT_US).await?;
         self.step(Input::Reply(running))?;
         match self.state {
             State::Moved => {
-                let paused_us = self.paused_us.expect("it was stopped");
-                self.downtime_us = Some(self.tools.site.now_us() - paused_us);
+                self.note_time(|timeline, now_us| timeline.running_us = now_us);
+                self.downtime_us = self.timeline.as_ref().map(Timeline::downtime_us);
                 Ok(())
             }
             _other => Err(talk.trouble("it does not say that the domain runs")),
         }
+    }
+
+    /// Notes the moment of a step of the stop.
+    pub(super) fn note_time(&mut self, note: impl FnOnce(&mut Timeline, u64)) {
+        let now_us = self.tools.site.now_us();
+        let timeline = self.timeline.as_mut().expect("it was stopped");
+        note(timeline, now_us);
     }
 
     /// Greets, and offers the domain.

@@ -5,6 +5,7 @@ use super::job::Stage;
 use super::source::Leaving;
 use super::talk::{Talk, within};
 use super::time::Skew;
+use super::timeline::Timeline;
 use super::{ANSWER_LIMIT_US, Peers, WORK_LIMIT_US};
 use crate::host::Hypervisor;
 use crate::operate::OperateError;
@@ -29,7 +30,10 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         let (tools, domain) = (self.tools, self.domain);
         let (site, hypervisor) = (&tools.site, tools.site.hypervisor());
         hypervisor.domain_pause(domain)?;
-        self.paused_us = Some(site.now_us());
+        let paused_us = site.now_us();
+        self.paused_us = Some(paused_us);
+        self.timeline = Some(Timeline::begin(paused_us));
+        let bytes_before = talk.bytes();
         let info = still_there(hypervisor, domain)?;
         if DomainState::from_number(info.state) == Some(DomainState::Running) {
             return Err(OperateError::Other("it does not stand still".into()));
@@ -46,6 +50,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         let begun_us = site.now_us();
         copy.rest(talk, info.memory_pages).await?;
         self.job.rest_took(site.now_us() - begun_us);
+        self.note_time(|timeline, now_us| timeline.memory_us = now_us);
         self.totals = copy.totals(talk.bytes());
         if self.options.verify {
             copy.verify().await?;
@@ -61,6 +66,8 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             .await?;
         talk.say(FrameKind::DIGEST, &[&digest], ANSWER_LIMIT_US)
             .await?;
+        let bytes = talk.bytes() - bytes_before;
+        self.note_time(|timeline, now_us| (timeline.states_us, timeline.bytes) = (now_us, bytes));
         let uncertainty_us = skew.uncertainty_us;
         self.job.tell(format!(
             "everything is sent; clocks agree to {uncertainty_us} us"
