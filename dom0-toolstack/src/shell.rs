@@ -95,6 +95,7 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
         Ok(told) => told.iter().for_each(|what| log::info!("{what}")),
         Err(error) => log::error!("cannot look for domains: {error}"),
     }
+    networks.gateway().with_router(|router| router.hold(false));
     for problem in tools.load_hosts().await {
         log::warn!("{problem}");
     }

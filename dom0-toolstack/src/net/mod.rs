@@ -75,6 +75,8 @@ pub(crate) async fn start(options: &HostOptions, spawner: Spawner) -> Net {
     });
     let clock = Rc::new(bridge::Time);
     let networks = Rc::new(Networks::new(clock, uplink, options.guests, &LISTENING));
+    // Until the guests that are there already have their cards again.
+    networks.gateway().with_router(|router| router.hold(true));
     spawner.spawn(bridge::gateway_task(networks.gateway()).expect("spawned once"));
     for bridge in networks.bridges() {
         spawner.spawn(bridge::release_task(bridge).expect("the pool has as many"));

@@ -35,6 +35,8 @@ const USER_HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 pub const USER_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// The gateway on the link, which programs here connect through.
 const STATION: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 253);
+/// Where NBD servers are found there.
+const STATION_NBD_PORT: u16 = 10_809;
 /// Where `guest tcp-serve` listens in the guest, and the port of dom0 that leads there.
 const GUEST_PORT: u16 = 5001;
 const FORWARDED_PORT: u16 = 2222;
@@ -59,6 +61,8 @@ pub struct Served {
     pub store: Store,
     /// Where the forwarded port is on the build machine.
     port: u16,
+    /// Where an NBD server is to listen there, and how dom0 reaches it.
+    nbd: (u16, SocketAddrV4),
     _network: Option<(Peer, Gateway, Link)>,
 }
 
@@ -81,15 +85,18 @@ pub fn boot(label: &str, emulator: Emulator, words: &str) -> Result<Served> {
     let mut image = Image::new(label, "host-a")?;
     let mut network = None;
     let port;
+    let nbd_port = free_port()?;
+    let mut nbd = (nbd_port, SocketAddrV4::new(USER_GATEWAY, nbd_port));
     let plug = if bochs {
         let link = Link::start(&[emulator.into(), PortKind::Prompt, PortKind::Prompt], 1)?;
         let peer = Peer::start(link.port(1), PEER)?;
         let doors = Doors {
-            inward: None,
+            inward: Some((STATION_NBD_PORT, nbd_port)),
             outward: Some(SocketAddrV4::new(HOST, FORWARDED_PORT)),
         };
         let gateway = Gateway::start(link.port(2), STATION, doors)?;
         port = gateway.port();
+        nbd.1 = SocketAddrV4::new(STATION, STATION_NBD_PORT);
         image = image
             .module("linux", kernel.image())
             .module("initrd", &ramdisk)
@@ -127,6 +134,7 @@ pub fn boot(label: &str, emulator: Emulator, words: &str) -> Result<Served> {
         host,
         store,
         port,
+        nbd,
         _network: network,
     })
 }
@@ -157,6 +165,12 @@ impl Served {
             words: "",
             settings: "",
         }
+    }
+
+    /// Starts an NBD server that dom0 reaches: `file`, made of `bytes` zeroes.
+    pub fn nbd_server(&self, file: PathBuf, bytes: u64) -> Result<NbdServer> {
+        let (port, seen_as) = self.nbd;
+        NbdServer::start(file, bytes, port, seen_as)
     }
 
     /// Makes the guest, with settings over its file, and waits for its shell. Its console.
@@ -326,14 +340,13 @@ fn guest_program(arguments: &[&str]) -> Result<()> {
 pub struct NbdServer {
     child: Child,
     file: PathBuf,
-    port: u16,
+    seen_as: SocketAddrV4,
 }
 
 impl NbdServer {
-    /// Serves `file`, made of `bytes` zeroes, as the export `disk`.
-    pub fn start(file: PathBuf, bytes: u64) -> Result<NbdServer> {
+    /// Serves `file`, made of `bytes` zeroes, as the export `disk` on a port of loopback; dom0 sees it elsewhere.
+    fn start(file: PathBuf, bytes: u64, port: u16, seen_as: SocketAddrV4) -> Result<NbdServer> {
         std::fs::File::create(&file)?.set_len(bytes)?;
-        let port = free_port()?;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", "qemu-nbd", "--format=raw"])
             .args(["--persistent", "--shared=4", "--bind=127.0.0.1"])
@@ -342,12 +355,16 @@ impl NbdServer {
             .stdin(Stdio::null())
             .spawn()
             .context("cannot start qemu-nbd: install the package qemu-utils")?;
-        Ok(NbdServer { child, file, port })
+        Ok(NbdServer {
+            child,
+            file,
+            seen_as,
+        })
     }
 
-    /// As dom0 on QEMU's user-mode network reaches it.
+    /// As dom0 reaches it.
     pub fn target(&self) -> String {
-        format!("nbd://{USER_GATEWAY}:{}/disk", self.port)
+        format!("nbd://{}/disk", self.seen_as)
     }
 
     /// Ends it; what it holds.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use godwit_boot_tests::ensure_all;
-use godwit_boot_tests::served::{CREATE, DATA, NbdServer, boot, check_blocks};
+use godwit_boot_tests::served::{CREATE, DATA, boot, check_blocks};
 use godwit_harness::{Emulator, root};
 
 const NBD_BYTES: u64 = 4 << 20;
@@ -36,7 +36,7 @@ fn guest_disk_nbd_qemu() -> Result<()> {
     let label = "guest-disk-nbd-qemu";
     let file = root()?.join(format!("out/guest/{label}.nbd"));
     let mut site = boot(label, Emulator::Qemu, "")?;
-    let server = NbdServer::start(file, NBD_BYTES)?;
+    let server = site.nbd_server(file, NBD_BYTES)?;
     let target = server.target();
     site.create(&format!("'disk=[\"{target},raw,xvda,rw\"]'"))?;
     ensure_all(&site.host.command("xl block-list lin")?, &[&target])?;

@@ -16,6 +16,7 @@ mod root_disk;
 
 pub use kernel::{Flavour, GuestKernel};
 pub use ramdisk::Ramdisk;
+pub use root_disk::Debian;
 
 use crate::paths::{self, Artefact};
 use anyhow::{Context, Result};
@@ -24,7 +25,12 @@ use std::path::{Path, PathBuf};
 
 /// A Debian root file system, an ext4 image to be copied into a volume: `godwit.root=/dev/vda`.
 pub fn root_disk() -> Result<PathBuf> {
-    root_disk::image()
+    Ok(root_disk::system()?.root)
+}
+
+/// The same with the ramdisk that Debian makes for it: `root=/dev/vda`.
+pub fn debian() -> Result<Debian> {
+    root_disk::system()
 }
 
 /// The number on the guest's line `GUEST key=N`.

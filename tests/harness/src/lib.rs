@@ -34,7 +34,7 @@ pub use control::{Control, request};
 pub use disk::{DiskConfig, DiskInterface};
 pub use frame::{Frame, Mac};
 pub use gateway::{Doors, Gateway};
-pub use guest::{Flavour, GuestKernel, Ramdisk, guest_fact, root_disk};
+pub use guest::{Debian, Flavour, GuestKernel, Ramdisk, debian, guest_fact, root_disk};
 pub use host::Host;
 pub use image::{Image, Menu};
 pub use link::{Link, LinkPort, PortKind, PortReport};

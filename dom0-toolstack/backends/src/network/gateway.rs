@@ -108,10 +108,13 @@ impl Gateway {
     }
 
     fn move_outer(&self, context: &mut Context<'_>, out: &mut Vec<Output>) -> bool {
-        let Poll::Ready(frame) = self.outer.poll_receive(context) else {
+        let Poll::Ready(mut frame) = self.outer.poll_receive(context) else {
             return false;
         };
         let router = &mut *self.router.borrow_mut();
+        if router.loses(&mut frame) {
+            return true;
+        }
         if router.is_idle() {
             out.push(Output::Host(frame));
         } else {
@@ -180,6 +183,7 @@ impl FramePort for Gateway {
     /// A frame without TCP or UDP checksum.
     fn send(&self, mut frame: Frame) -> bool {
         offload::leave_to_card(&mut frame);
+        self.router.borrow_mut().host_sends(&mut frame);
         if self.router.borrow().is_idle() {
             return self.outer.send(frame);
         }

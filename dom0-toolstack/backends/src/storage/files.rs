@@ -22,6 +22,9 @@ use alloc::vec::Vec;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::mutex::Mutex;
 
+/// Memory that must be left when a file has been read: others need some, and nobody survives without.
+const SPARE_BYTES: usize = 2 << 20;
+
 /// A file or directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileInfo {
@@ -124,7 +127,8 @@ impl Files {
         if bytes > most {
             return Err(FatError::TooLong { bytes, most });
         }
-        let mut out = vec![0; entry.bytes as usize];
+        let mut out = room(entry.bytes as usize).ok_or(FatError::NoMemory { bytes })?;
+        out.resize(entry.bytes as usize, 0);
         volume.read_chain(&entry, 0, &mut out).await?;
         Ok(out)
     }
@@ -164,4 +168,15 @@ impl Files {
         let done = volume.make_directory(path).await;
         volume.settle(done)
     }
+}
+
+/// An empty buffer with room for so many bytes. `None`: there is not so much memory.
+fn room(bytes: usize) -> Option<Vec<u8>> {
+    let mut all: Vec<u8> = Vec::new();
+    all.try_reserve_exact(bytes.checked_add(SPARE_BYTES)?)
+        .ok()?;
+    drop(all);
+    let mut out = Vec::new();
+    out.try_reserve_exact(bytes).ok()?;
+    Some(out)
 }

@@ -56,6 +56,18 @@ impl GuestKernel {
         &self.image
     }
 
+    /// The kernel's version, the directory with its modules, and its configuration file.
+    pub(super) fn installed(&self) -> Result<(String, PathBuf, PathBuf)> {
+        let version = file_name(&self.image)
+            .strip_prefix("vmlinuz-")
+            .context("a kernel without a version")?;
+        let boot = self.image.parent().context("a kernel at the root")?;
+        let tree = boot.parent().context("a kernel outside a package")?;
+        let modules = tree.join("lib/modules").join(version);
+        let config = boot.join(format!("config-{version}"));
+        Ok((version.to_owned(), modules, config))
+    }
+
     /// Files of the modules `wanted` and of all they depend on, each after what it depends on.
     pub fn modules(&self, wanted: &[&str]) -> Result<Vec<PathBuf>> {
         let mut order = Vec::new();

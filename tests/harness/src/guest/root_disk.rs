@@ -5,8 +5,11 @@
 //! nothing is mounted. It holds no kernel: the guest boots with the usual kernel and ramdisk and
 //! `godwit.root=/dev/vda` on its command line. Its `/sbin/init` is the ramdisk's: systemd takes a
 //! quarter of a minute of an emulator's time to start nothing that the tests need.
+//!
+//! Its initramfs-tools also make the ramdisk that Debian itself gives `linux-image-amd64`, with their
+//! own settings: `out/guest/initrd.img`, which mounts `root=/dev/vda` by itself.
 
-use super::{directory, package};
+use super::{Flavour, GuestKernel, directory, package};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Debian's release.
 const SUITE: &str = "bookworm";
 /// Beyond the minimal base.
-const INCLUDE: &str = "iproute2,fio,stress-ng,iperf3";
+const INCLUDE: &str = "iproute2,fio,stress-ng,iperf3,initramfs-tools,zstd";
 /// What no guest reads, and what makes the image needlessly large.
 const PRUNED: &[&str] = &[
     "usr/share/doc",
@@ -32,15 +35,27 @@ const IMAGE_SIZE: &str = "560M";
 /// Fixed, so that the image does not differ without need.
 const UUID: &str = "676f6477-6974-4000-8000-677565737400";
 
-/// The image: the one that is kept, or a new one.
-pub(super) fn image() -> Result<PathBuf> {
+/// A Debian system for a guest.
+#[derive(Clone, Debug)]
+pub struct Debian {
+    /// Its root file system, an image.
+    pub root: PathBuf,
+    /// The ramdisk of its own for [`Flavour::Generic`].
+    pub ramdisk: PathBuf,
+}
+
+/// The system: the one that is kept, or a new one.
+pub(super) fn system() -> Result<Debian> {
     let directory = directory()?;
     fs::create_dir_all(&directory)?;
-    let image = directory.join("root.ext4");
+    let debian = Debian {
+        root: directory.join("root.ext4"),
+        ramdisk: directory.join("initrd.img"),
+    };
     let lock = fs::File::create(directory.join(".root.lock"))?;
     lock.lock()?;
-    if image.is_file() {
-        return Ok(image);
+    if debian.root.is_file() && debian.ramdisk.is_file() {
+        return Ok(debian);
     }
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -49,11 +64,43 @@ pub(super) fn image() -> Result<PathBuf> {
     let work = tempfile::tempdir_in(&directory)?;
     let tree = work.path().join("tree");
     bootstrap(&tree)?;
+    let ramdisk = make_ramdisk(&tree)?;
     prepare(&tree)?;
     let unfinished = work.path().join("root.ext4");
     pack(&tree, &unfinished)?;
-    fs::rename(&unfinished, &image)?;
-    Ok(image)
+    fs::rename(&ramdisk, &debian.ramdisk)?;
+    fs::rename(&unfinished, &debian.root)?;
+    Ok(debian)
+}
+
+/// Debian's own ramdisk: `mkinitramfs` inside the tree, with a kernel that is there only meanwhile.
+fn make_ramdisk(tree: &Path) -> Result<PathBuf> {
+    let kernel = GuestKernel::fetch(Flavour::Generic)?;
+    let (version, modules, config) = kernel.installed()?;
+    let there = tree.join("usr/lib/modules").join(&version);
+    let within = tree.to_string_lossy();
+    let copy = |from: &Path, to: &Path| {
+        let arguments = [
+            "-r".as_ref(),
+            "--".as_ref(),
+            from.as_os_str(),
+            to.as_os_str(),
+        ];
+        package::run("cp", arguments, Path::new("/")).map(drop)
+    };
+    fs::create_dir_all(tree.join("usr/lib/modules"))?;
+    fs::create_dir_all(tree.join("boot"))?;
+    copy(&modules, &there)?;
+    // It says which compressions the kernel knows.
+    copy(&config, &tree.join("boot"))?;
+    let chroot = |command: &[&str]| {
+        let arguments = [&[&*within], command].concat();
+        package::run("/usr/sbin/chroot", arguments, Path::new("/")).map(drop)
+    };
+    chroot(&["/sbin/depmod", &version])?;
+    chroot(&["/usr/sbin/mkinitramfs", "-o", "/boot/initrd.img", &version])?;
+    fs::remove_dir_all(&there)?;
+    Ok(tree.join("boot/initrd.img"))
 }
 
 fn bootstrap(tree: &Path) -> Result<()> {

@@ -167,6 +167,11 @@ impl Connections {
             return Ok(external);
         }
         self.make_room(&flow, now_us)?;
+        // What a forward leads to answers from the forwarded port, also when the table has been lost since.
+        if let Some(external) = self.forwarded_to(&flow) {
+            self.add(flow, external, Direction::Out, tcp_flags, now_us);
+            return Ok(external);
+        }
         let key = (flow.protocol, flow.inside);
         let external = match self.mappings.get_mut(&key) {
             Some(mapping) => {
@@ -187,6 +192,13 @@ impl Connections {
         };
         self.add(flow, external, Direction::Out, tcp_flags, now_us);
         Ok(external)
+    }
+
+    /// The port of the host that is forwarded to where a flow comes from.
+    fn forwarded_to(&self, flow: &Flow) -> Option<u16> {
+        let mut all = self.forwards.iter();
+        all.find(|((protocol, _), inside)| *protocol == flow.protocol && **inside == flow.inside)
+            .map(|((_, port), _)| *port)
     }
 
     /// A packet has come to port `external` of the host from `remote`: whose it is. `None`: not a

@@ -90,6 +90,8 @@ pub enum Mode {
     Routed,
 }
 
+const SYN: u8 = 0x02;
+
 /// The router.
 pub struct Router {
     pub(super) segment: Segment,
@@ -101,6 +103,8 @@ pub struct Router {
     /// Later fragments from outside: (source, protocol's identification) to the guest.
     pub(super) fragments: BTreeMap<(Ipv4Addr, u16), (Ipv4Addr, u64)>,
     pub(super) statistics: RouterStatistics,
+    /// While forwards are still to come: TCP ports that the host itself sends from.
+    held: Option<BTreeSet<u16>>,
 }
 
 impl Router {
@@ -115,7 +119,31 @@ impl Router {
             neighbours: Neighbours::default(),
             fragments: BTreeMap::new(),
             statistics: RouterStatistics::default(),
+            held: None,
         }
+    }
+
+    /// Guests of a host that was built anew come back one after the other. Until all are there, segments of connections that the
+    /// host knows nothing of are lost rather than refused: its own stack would end connections through forwarded ports.
+    pub fn hold(&mut self, is_held: bool) {
+        self.held = is_held.then(BTreeSet::new);
+    }
+
+    /// The host's own stack sends a frame while segments are lost: those that answer it are not.
+    pub(in crate::network) fn host_sends(&mut self, frame: &mut Frame) {
+        if let Some(ports) = &mut self.held
+            && let Some((source, _, _)) = segment(frame)
+        {
+            ports.insert(source);
+        }
+    }
+
+    /// Whether a frame from outside is to be lost now.
+    pub(in crate::network) fn loses(&self, frame: &mut Frame) -> bool {
+        let Some(ports) = &self.held else {
+            return false;
+        };
+        segment(frame).is_some_and(|(_, to, flags)| flags & SYN == 0 && !ports.contains(&to))
     }
 
     /// Where the host is on its network, `None` without an address, and the name servers it knows.
@@ -425,4 +453,20 @@ impl Router {
 fn addressed(mut frame: Frame, to: MacAddress) -> Frame {
     frame.bytes[..6].copy_from_slice(&to.0);
     frame
+}
+
+/// Ports and flags of a TCP segment. `None`: it is none.
+fn segment(frame: &mut Frame) -> Option<(u16, u16, u8)> {
+    if headers::ethertype(&frame.bytes) != Some(TYPE_IPV4) {
+        return None;
+    }
+    match Packet::read(frame)?.content {
+        Content::Ports {
+            protocol: Protocol::Tcp,
+            source,
+            destination,
+            tcp_flags,
+        } => Some((source.port, destination.port, tcp_flags)),
+        Content::Ports { .. } | Content::Error { .. } | Content::Fragment | Content::Other => None,
+    }
 }

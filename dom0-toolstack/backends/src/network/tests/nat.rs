@@ -270,6 +270,31 @@ fn a_forwarded_port_is_open_to_all_and_answers_come_from_it() {
     assert_eq!(into(&mut router, frame.clone(), 0), [Output::Host(frame)]);
 }
 
+/// The next dom0 knows no connection: those through forwarded ports go on, whoever sends first.
+#[test]
+fn a_lost_table_ends_no_connection_through_a_forwarded_port() {
+    let (mut router, guest) = router(Mode::Translated);
+    let data = tcp((REMOTE, 999), (HOST.address, 2222), TcpControl::None, b"x");
+    let mut data = from_remote(HOST.address, IpProtocol::Tcp, &data);
+    assert!(!router.loses(&mut data));
+    router.hold(true);
+    assert!(router.loses(&mut data), "the host would refuse it");
+    let syn = tcp((REMOTE, 998), (HOST.address, 2222), TcpControl::Syn, b"");
+    assert!(!router.loses(&mut from_remote(HOST.address, IpProtocol::Tcp, &syn)));
+    // The host's own connections go on.
+    let own = tcp((HOST.address, 2222), (REMOTE, 999), TcpControl::Syn, b"");
+    router.host_sends(&mut from_remote(REMOTE, IpProtocol::Tcp, &own));
+    assert!(!router.loses(&mut data));
+    router.hold(false);
+    router.forward(Protocol::Tcp, 2222, at(guest, 22)).unwrap();
+    let answer = tcp((guest, 22), (REMOTE, 999), TcpControl::None, b"SSH");
+    let answer = from_guest(REMOTE, guest, IpProtocol::Tcp, &answer);
+    let (_, source, _) = sent(out(&mut router, answer, 0));
+    assert_eq!(source, at(HOST.address, 2222));
+    let (_, _, to) = delivered(into(&mut router, data, 0));
+    assert_eq!(to, at(guest, 22));
+}
+
 /// An ICMP error of `from` to `to` about a packet, of which it quotes header and eight bytes.
 fn unreachable(from: Station, to: Station, about: &Frame) -> Frame {
     compose::icmp_error(from, to, (3, 3), &about.bytes[14..], 20)

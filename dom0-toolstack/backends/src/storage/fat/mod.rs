@@ -51,6 +51,11 @@ pub enum FatError {
         /// What is allowed.
         most: u64,
     },
+    /// The file is longer than there is memory for.
+    NoMemory {
+        /// Its length.
+        bytes: u64,
+    },
     /// No space is left.
     Full,
 }
@@ -90,6 +95,10 @@ impl fmt::Display for FatError {
             FatError::TooLong { bytes, most } => {
                 write!(f, "a file of {bytes} bytes is too long: at most {most}")
             }
+            FatError::NoMemory { bytes } => write!(
+                f,
+                "{bytes} bytes are more than dom0 has memory for: boot with a larger dom0_mem="
+            ),
             FatError::Full => f.write_str("no space is left for files in the store"),
         }
     }
