@@ -189,13 +189,7 @@ impl Shell {
             self.tools.look().await;
         }
         match effect {
-            Effect::Print(mut text) => {
-                if is_info {
-                    pair(&mut text, "boot_ticks", &format!("{}", self.boot_ticks));
-                }
-                console::write(text.as_bytes());
-                true
-            }
+            Effect::Print(text) => self.print(text, is_info),
             Effect::Fail(text) => {
                 console::write(text.as_bytes());
                 false
@@ -222,6 +216,7 @@ impl Shell {
                 peer,
                 options,
             } => self.plan_move(&moves, &peer, &options).await,
+            Effect::MoveOffline { configs, peer } => self.move_offline(&configs, &peer).await,
             Effect::Recall { peer } => self.recall(&peer).await,
             Effect::DirtyRate { domain, seconds } => self.dirty_rate(domain, seconds).await,
             Effect::DirtyLog { domain, options } => self.dirty_log(domain, options).await,
@@ -250,6 +245,14 @@ impl Shell {
             } => self.disk_read(&disk, block, blocks).await,
             Effect::Power(action) => power(action).await,
         }
+    }
+
+    fn print(&self, mut text: String, is_info: bool) -> bool {
+        if is_info {
+            pair(&mut text, "boot_ticks", &format!("{}", self.boot_ticks));
+        }
+        console::write(text.as_bytes());
+        true
     }
 
     /// What `ip` says.

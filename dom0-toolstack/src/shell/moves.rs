@@ -138,6 +138,19 @@ impl Shell {
         can
     }
 
+    /// Gives configurations to a host. False: not all of them.
+    pub(super) async fn move_offline(&mut self, configs: &[String], peer: &str) -> bool {
+        let mut all = true;
+        for path in configs {
+            let moved = self.tools.migrate_offline(&self.hosts, peer, path).await;
+            all &= moved.is_ok();
+            let text = moved.unwrap_or_else(|why| format!("{why}\n{path} was not moved"));
+            console::write(format!("{text}\n").as_bytes());
+        }
+        self.tools.look().await;
+        all
+    }
+
     /// Asks a host for what was moved there.
     pub(super) async fn recall(&mut self, peer: &str) -> bool {
         match self.tools.recall(&self.hosts, peer).await {

@@ -82,6 +82,13 @@ pub enum Effect {
         /// How.
         options: MoveOptions,
     },
+    /// Give configurations to a host with [`Toolstack::migrate_offline`].
+    MoveOffline {
+        /// Paths of files.
+        configs: Vec<String>,
+        /// The other host.
+        peer: String,
+    },
     /// Ask a host with [`Toolstack::recall`] for what was moved there.
     Recall {
         /// The other host.

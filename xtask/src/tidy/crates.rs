@@ -102,7 +102,6 @@ const NEEDS_STD: &[&str] = &[
     "object",
     "proptest",
     "rustix",
-    "serde_json",
     "stateright",
     "tempfile",
 ];

@@ -70,6 +70,9 @@ kinds! {
     0x0140 PROBE "probe";
     /// Domains that a host wants back, text, a line each; in the answer what becomes of each.
     0x0141 RECALL "recall";
+    /// A configuration file: its path, a line feed, its text; in the answer `taken` or `refused`, a line
+    /// feed, and why.
+    0x0142 OFFLINE "offline";
     /// The last frame; no body.
     0x7fff END "end";
     /// Where the domain comes from, text for people.

@@ -151,6 +151,11 @@ pub enum MoveCommand {
         /// Only say what would be done.
         dry_run: bool,
     },
+    /// Configuration files of domains that do not run.
+    Offline {
+        configs: Vec<String>,
+        peer: String,
+    },
     Status {
         json: bool,
     },

@@ -30,6 +30,7 @@ mod kept;
 mod landing;
 mod measure;
 mod objection;
+mod offline;
 mod plan;
 mod progress;
 mod queue;

@@ -39,6 +39,7 @@ pub(super) fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveCommand) ->
                 },
             })
         }
+        MoveCommand::Offline { configs, peer } => Ok(Effect::MoveOffline { configs, peer }),
         MoveCommand::Status { json: true } => print(show::moves_json(&jobs.all(), false)),
         MoveCommand::Status { json: false } => {
             let now_us = toolstack.site.now_us();

@@ -61,12 +61,14 @@ const VERIFY: Opt = flag(
 pub(super) static SPECS: &[Spec] = &[
     spec("xl migrate", &[DOMAIN, DOMAINS, HOST],
         &[DOWNTIME, DEADLINE, ON_MISS, BANDWIDTH, STOP, VERIFY, PLAINTEXT, JSON,
+          flag('c', "offline", "move configuration files, of domains that do not run, instead"),
           flag('n', "dry-run", "check, measure and predict; change nothing")],
         ["move domains to another host while they run",
          "HOST is one that xl host-list shows (xl host-add adds one), with --plaintext also an address.\n\
           Whatever fails, the domain runs on one of the two. Ctrl-C calls it off. throttle slows its\n\
           writes down, pause stops it however long that takes, abort leaves it here. Its disks must be\n\
-          nbd:// exports. More domains than xl migrate-limit says wait for their turn.\n"],
+          nbd:// exports. More domains than xl migrate-limit says wait for their turn.\n\
+          With --offline DOMAIN is a path, guests/web.cfg; kernels stay where they are.\n"],
         migrate),
     spec("xl migrate-status", &[], &[JSON],
         ["domains on the move, and those that have moved lately", ""],
@@ -127,6 +129,7 @@ fn named(peer: String, plaintext: bool) -> String {
 fn migrate(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
     let options = options(spec, &arguments)?;
     let [plaintext, json, dry_run] = ['p', 'j', 'n'].map(|flag| arguments.has(flag));
+    let is_offline = arguments.has('c');
     let mut domains = arguments.positional();
     let peer = domains.pop().expect("the number of arguments was checked");
     let twice = |(at, name): (usize, &String)| domains[..at].contains(name);
@@ -134,6 +137,10 @@ fn migrate(spec: &'static Spec, arguments: Arguments) -> Result<Command, Command
         return Err(usage_error(spec, "a domain is named twice".into()));
     }
     let peer = named(peer, plaintext);
+    if is_offline {
+        let configs = domains;
+        return Ok(Command::Move(MoveCommand::Offline { configs, peer }));
+    }
     Ok(Command::Move(MoveCommand::Migrate {
         domains,
         peer,

@@ -5,11 +5,11 @@ use super::arrive::tried;
 use super::hello::{Hello, Purpose};
 use super::objection::{Cause, Objection};
 use crate::build;
-use crate::config::{self, DiskTarget};
+use crate::config::{self, Disk, DiskTarget};
 use crate::host::Hypervisor;
 use crate::operate::{OperateError, Toolstack};
 use crate::registry::Entry;
-use crate::site::{Device, Site};
+use crate::site::{Device, Link, Site};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -113,22 +113,24 @@ impl<S: Site> Toolstack<S> {
 
 /// What keeps a domain from leaving.
 pub(super) fn object_to_departure(entry: &Entry) -> Vec<Objection> {
-    let mut all = Vec::new();
-    for link in &entry.links {
-        match &link.device {
-            Device::Disk(disk) => match &disk.target {
-                DiskTarget::Volume { .. } => {
-                    let what = format!(
-                        "{} is on {}, a volume of this host: not implemented: moving disks (use nbd://)",
-                        disk.vdev(),
-                        disk.target
-                    );
-                    all.push(Objection::new(Cause::Disk, what));
-                }
-                DiskTarget::Nbd { .. } => {}
-            },
-            Device::Vif(_) | Device::Console | Device::Rng | Device::Balloon => {}
+    let objection = |link: &Link| match &link.device {
+        Device::Disk(disk) => disk_objection(disk),
+        Device::Vif(_) | Device::Console | Device::Rng | Device::Balloon => None,
+    };
+    entry.links.iter().filter_map(objection).collect()
+}
+
+/// A disk that only this host has.
+pub(super) fn disk_objection(disk: &Disk) -> Option<Objection> {
+    match &disk.target {
+        DiskTarget::Volume { .. } => {
+            let what = format!(
+                "{} is on {}, a volume of this host: not implemented: moving disks (use nbd://)",
+                disk.vdev(),
+                disk.target
+            );
+            Some(Objection::new(Cause::Disk, what))
         }
+        DiskTarget::Nbd { .. } => None,
     }
-    all
 }

@@ -51,6 +51,7 @@ impl<S: Site> Toolstack<S> {
             Purpose::Ask => self.answer(talk).await,
             Purpose::Check => self.examine(talk, &hello).await,
             Purpose::Recall => self.answer_recall(talk).await,
+            Purpose::Offline => self.take_offline(talk).await,
         }
     }
 

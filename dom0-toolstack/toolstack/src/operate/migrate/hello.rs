@@ -4,7 +4,7 @@
 //! godwit-migrate 1        the version of the conversation, readable alone
 //! host host-a
 //! boot 00c0ffee00c0ffee
-//! purpose move            move | ask | check | recall
+//! purpose move            move | ask | check | recall | offline
 //! wall 1700000000         the time of day, seconds since 1970, if the host knows
 //! verify 0
 //! ```
@@ -35,6 +35,8 @@ pub(super) enum Purpose {
     Check,
     /// Domains are to come back.
     Recall,
+    /// A configuration is to come.
+    Offline,
 }
 
 /// Who is there.
@@ -63,6 +65,7 @@ impl Hello {
             Purpose::Ask => "ask",
             Purpose::Check => "check",
             Purpose::Recall => "recall",
+            Purpose::Offline => "offline",
         };
         let wall = wall_s.map_or_else(String::new, |wall_s| format!("wall {wall_s}\n"));
         format!(
@@ -100,6 +103,7 @@ impl Hello {
                         "ask" => Some(Purpose::Ask),
                         "check" => Some(Purpose::Check),
                         "recall" => Some(Purpose::Recall),
+                        "offline" => Some(Purpose::Offline),
                         _ => None,
                     }
                 }

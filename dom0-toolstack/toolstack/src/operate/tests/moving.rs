@@ -5,6 +5,7 @@ mod checks;
 mod crash;
 mod faults;
 mod jobs;
+mod offline;
 mod planned;
 mod returning;
 
