@@ -98,7 +98,6 @@ pub enum Command {
     Host(HostCommand),
     /// Something about domains that move.
     Move(MoveCommand),
-    MigrateCosts,
     SchedCredit2(SchedulerSet),
     DebugKeys {
         keys: Vec<u8>,

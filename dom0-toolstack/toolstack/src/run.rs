@@ -186,10 +186,6 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
         Command::VcpuList { domain } => vcpu_list(hypervisor, domain),
         Command::DomainUptime { domain } => domains::uptime(toolstack, domain),
         Command::Move(command) => moves::answer(toolstack, command),
-        Command::MigrateCosts => {
-            let now_ns = || toolstack.site.now_us() * 1000;
-            print(show::costs(&godwit_migrate::encode::costs::measure(now_ns)))
-        }
         Command::SchedCredit2(set) => domains::sched_credit2(toolstack, set),
         Command::Create {
             config,

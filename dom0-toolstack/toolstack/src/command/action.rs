@@ -162,6 +162,8 @@ pub enum MoveCommand {
     History {
         json: bool,
     },
+    /// What a page costs.
+    Costs,
     /// Shows it, or sets it.
     Limit {
         limit: Option<u32>,

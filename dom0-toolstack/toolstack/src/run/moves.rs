@@ -47,6 +47,10 @@ pub(super) fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveCommand) ->
         }
         MoveCommand::History { json: true } => print(show::moves_json(&jobs.all(), true)),
         MoveCommand::History { json: false } => print(show::history(&jobs.all())),
+        MoveCommand::Costs => {
+            let now_ns = || toolstack.site.now_us() * 1000;
+            print(show::costs(&godwit_migrate::encode::costs::measure(now_ns)))
+        }
         MoveCommand::Limit { limit } => {
             if let Some(limit) = limit {
                 jobs.set_limit(limit);

@@ -81,7 +81,7 @@ pub(super) static SPECS: &[Spec] = &[
         limit),
     spec("xl migrate-costs", &[], &[],
         ["what a page costs on this host, by the way it is sent", ""],
-        |_, _| Ok(Command::MigrateCosts)),
+        |_, _| Ok(Command::Move(MoveCommand::Costs))),
     spec("xl migrate-cancel", &[DOMAIN], &[],
         ["call a move off: the domain stays where it is", ""],
         |_, arguments| Ok(on(Action::MigrateCancel, arguments))),
