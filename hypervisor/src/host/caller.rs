@@ -1,6 +1,6 @@
 //! Who makes a hypercall, and the buffers of one: everything is copied and checked here.
 
-use godwit_abi::{DomainId, Refusal, Status};
+use godwit_abi::{DomainId, Refusal, Status, VcpuIndex};
 use godwit_vmm::nested::{Format, Wanted};
 
 use super::domain::Domain;
@@ -13,6 +13,8 @@ use crate::console;
 pub(super) const PIECE: usize = 1024;
 /// Most bytes of one `memory_write` or `memory_read`.
 const COPY_MAX: u64 = 1 << 20;
+/// Most pages of one `memory_populate`: 16 MiB, some milliseconds of zeroing.
+const POPULATE_PAGES_MAX: u64 = 4096;
 
 /// Who calls.
 pub(super) struct Caller<'a, B: Hosted> {
@@ -125,6 +127,37 @@ impl<B: Hosted> Caller<'_, B> {
             return Err(domain.memory.why_not(source, length).into());
         }
         copy(&domain.memory, source, &self.domain.memory, address, length)
+    }
+
+    /// Sets a vCPU's registers to a record in dom0's memory.
+    pub(super) fn take_vcpu_state(
+        &self,
+        domain: &alloc::sync::Arc<Domain<B>>,
+        vcpu: VcpuIndex,
+        address: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
+        let mut bytes = [0; PIECE];
+        let bytes = bytes.get_mut(..length as usize).ok_or(Status::BadRecord)?;
+        if !self.domain.memory.read(address, bytes) {
+            return Err(Status::BadAddress.into());
+        }
+        Ok(self.host.set_vcpu_state(domain, vcpu, bytes)?)
+    }
+
+    /// Gives a guest pages of memory. Returns how many of them were done.
+    pub(super) fn populate(
+        &self,
+        domain: &Domain<B>,
+        page: u64,
+        pages: u64,
+    ) -> Result<u64, Refusal> {
+        let done = domain
+            .memory
+            .populate(page, pages.min(POPULATE_PAGES_MAX))?;
+        let bytes = domain.memory.pages() * 4096;
+        domain.platform.lock().set_memory_size(bytes);
+        Ok(done)
     }
 
     /// Writes to the host's console.

@@ -22,9 +22,6 @@ use crate::platform::{pci, wall};
 /// What a hypercall comes to.
 type Answer<T> = Result<T, Refusal>;
 
-/// Most pages of one `memory_populate`: 16 MiB, some milliseconds of zeroing.
-const POPULATE_PAGES_MAX: u64 = 4096;
-
 impl<B: Hosted> Handler for Caller<'_, B> {
     #[inline]
     fn nop(&mut self) -> Answer<()> {
@@ -143,12 +140,7 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         length: u64,
     ) -> Answer<()> {
         let domain = self.find(domain)?;
-        let mut bytes = [0; PIECE];
-        let bytes = bytes.get_mut(..length as usize).ok_or(Status::BadRecord)?;
-        if !self.domain.memory.read(address, bytes) {
-            return Err(Status::BadAddress.into());
-        }
-        Ok(self.host.set_vcpu_state(&domain, vcpu, bytes)?)
+        self.take_vcpu_state(&domain, vcpu, address, length)
     }
 
     fn vcpu_state_read(
@@ -166,16 +158,8 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     }
 
     fn memory_populate(&mut self, domain: DomainId, page: u64, pages: u64) -> Answer<u64> {
-        let domain = self.find(domain)?;
-        if domain.is_control() {
-            return Err(Status::BadArgument.into());
-        }
-        let done = domain
-            .memory
-            .populate(page, pages.min(POPULATE_PAGES_MAX))?;
-        let bytes = domain.memory.pages() * 4096;
-        domain.platform.lock().set_memory_size(bytes);
-        Ok(done)
+        let domain = self.find_guest(domain)?;
+        self.populate(&domain, page, pages)
     }
 
     fn memory_write(

@@ -238,13 +238,15 @@ impl Vcpu {
         ending.map_or(Next::Enter, Next::End)
     }
 
-    fn string_element<H: VcpuHardware, W: World>(
+    /// Where in guest-physical memory an element lies: its parts in one page or two, the second one empty
+    /// or not.
+    fn string_parts<H: VcpuHardware, W: World>(
         &mut self,
         hw: &mut H,
         world: &mut W,
         access: &PortAccess,
         linear: u64,
-    ) -> Result<Option<Ending>, Next> {
+    ) -> Result<[(u64, usize); 2], Next> {
         let bytes = access.width as usize;
         let user = hw.segment(SegmentName::Ss).dpl() == 3;
         let intent = Intent {
@@ -254,28 +256,39 @@ impl Vcpu {
         let mut parts = [(0u64, 0usize); 2];
         let first = (4096 - (linear & 4095) as usize).min(bytes);
         for (index, (at, count)) in [(0, first), (first, bytes - first)].into_iter().enumerate() {
-            if count > 0 {
-                let address = linear.wrapping_add(at as u64);
-                let address = if is_long_code(hw) {
-                    address
-                } else {
-                    address & 0xffff_ffff
-                };
-                let gpa = match walk::translate(world, &paging(hw), address, intent) {
-                    Ok(gpa) => gpa,
-                    Err(_) if world.missed() => return Err(self.starve()),
-                    Err(fault) => {
-                        // A page fault on its way already keeps its address.
-                        if !hw.event_pending() {
-                            hw.set_control(Control::Cr2, address);
-                        }
-                        let code = Some(fault.error_code);
-                        return Err(self.inject(hw, Event::Exception(vector::PAGE_FAULT, code)));
-                    }
-                };
-                parts[index] = (gpa, count);
+            if count == 0 {
+                continue;
             }
+            let address = linear.wrapping_add(at as u64);
+            let address = match is_long_code(hw) {
+                true => address,
+                false => address & 0xffff_ffff,
+            };
+            let gpa = match walk::translate(world, &paging(hw), address, intent) {
+                Ok(gpa) => gpa,
+                Err(_) if world.missed() => return Err(self.starve()),
+                Err(fault) => {
+                    // A page fault on its way already keeps its address.
+                    if !hw.event_pending() {
+                        hw.set_control(Control::Cr2, address);
+                    }
+                    let code = Some(fault.error_code);
+                    return Err(self.inject(hw, Event::Exception(vector::PAGE_FAULT, code)));
+                }
+            };
+            parts[index] = (gpa, count);
         }
+        Ok(parts)
+    }
+
+    fn string_element<H: VcpuHardware, W: World>(
+        &mut self,
+        hw: &mut H,
+        world: &mut W,
+        access: &PortAccess,
+        linear: u64,
+    ) -> Result<Option<Ending>, Next> {
+        let parts = self.string_parts(hw, world, access, linear)?;
         let now = self.platform_tsc(world.host_tsc());
         let missing = |gpa| end(ShutdownReason::BadMemory, gpa);
         if access.input {
