@@ -4,7 +4,7 @@ use crate::shell::{self, cargo};
 use crate::task_check::{Outcome, host_packages, select, steps};
 use crate::task_host::EmulatorName;
 use crate::task_image;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -12,6 +12,7 @@ use std::time::Instant;
 
 const BOOT_TESTS: &str = "godwit-boot-tests";
 const MODEL: &str = "godwit-model";
+const SIM: &str = "godwit-sim";
 /// Boots side by side at most: each takes a CPU.
 const BOOT_THREADS: &str = "--test-threads=2";
 
@@ -24,6 +25,8 @@ enum Group {
     Unit,
     /// Exhaustive models
     Model,
+    /// Two simulated hosts, seeds of operations and faults
+    Sim,
     /// The fuzz targets' corpora, replayed; part of unit
     FuzzReplay,
     /// Real boots in QEMU and Bochs
@@ -33,7 +36,13 @@ enum Group {
 }
 
 /// All that CI runs everywhere.
-const ALL: &[Group] = &[Group::Check, Group::Unit, Group::Model, Group::Boot];
+const ALL: &[Group] = &[
+    Group::Check,
+    Group::Unit,
+    Group::Model,
+    Group::Sim,
+    Group::Boot,
+];
 
 /// What to run.
 #[derive(clap::Args)]
@@ -44,6 +53,37 @@ pub(crate) struct Args {
     /// Only tests whose name contains this (not for check)
     #[arg(long)]
     only: Option<String>,
+    /// With sim: run this seed and no other
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// With sim: run so many seeds, and not the tests
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// With --seeds: the first of them [default: 0]
+    #[arg(long, requires = "seeds")]
+    first_seed: Option<u64>,
+}
+
+impl Args {
+    /// What the simulator is told, if it is to run by itself.
+    fn simulation(&self) -> Result<Option<Vec<String>>> {
+        let all = [
+            ("--seed", self.seed),
+            ("--seeds", self.seeds),
+            ("--first", self.first_seed),
+        ];
+        let given = all.iter().filter_map(|(key, value)| Some((key, (*value)?)));
+        let given: Vec<String> = given
+            .flat_map(|(key, value)| [key.to_string(), value.to_string()])
+            .collect();
+        if given.is_empty() {
+            return Ok(None);
+        }
+        if self.groups != [Group::Sim] {
+            bail!("--seed and --seeds are for the simulator: ./x test sim --seeds 5000");
+        }
+        Ok(Some(given))
+    }
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -51,10 +91,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
         [] => ALL,
         some => some,
     };
+    let simulation = args.simulation()?;
     let mut outcome = Outcome::default();
     for &group in groups {
         let started = Instant::now();
-        let ran = run_group(group, args.only.as_deref())?;
+        let ran = match &simulation {
+            Some(arguments) => simulate(arguments)?,
+            None => run_group(group, args.only.as_deref())?,
+        };
         outcome.add(ran);
         shell::say(&format!(
             "{group:?}: {} passed, {} failed, {:.0} s",
@@ -76,13 +120,17 @@ fn run_group(group: Group, only: Option<&str>) -> Result<Outcome> {
         Group::Check => steps(),
         Group::Unit => {
             let mut packages = host_packages()?;
-            packages.retain(|package| package != BOOT_TESTS && package != MODEL);
+            packages.retain(|package| ![BOOT_TESTS, MODEL, SIM].contains(&package.as_str()));
             let mut command = cargo(["test", "--no-fail-fast"])?;
             count(command.args(select(&packages)).args(only))
         }
         Group::Model => {
             // Optimised: it explores every interleaving.
             count(cargo(["test", "--release", "--no-fail-fast", "--package", MODEL])?.args(only))
+        }
+        // Optimised: guests write a lot.
+        Group::Sim => {
+            count(cargo(["test", "--release", "--no-fail-fast", "--package", SIM])?.args(only))
         }
         Group::FuzzReplay => fuzz_replay(only),
         Group::Boot => boot(&[], only),
@@ -91,6 +139,12 @@ fn run_group(group: Group, only: Option<&str>) -> Result<Outcome> {
             boot(&["--test", "kvm"], only)
         }
     }
+}
+
+/// Runs seeds of the simulator.
+fn simulate(arguments: &[String]) -> Result<Outcome> {
+    let mut command = cargo(["run", "--release", "--package", SIM, "--"])?;
+    count(command.args(arguments))
 }
 
 fn boot(select: &[&str], only: Option<&str>) -> Result<Outcome> {

@@ -90,6 +90,10 @@ pub struct FakeState {
     pub calls: usize,
     /// Refuse the call with this number (counted from 0) and no other.
     pub fail: Option<(usize, Status)>,
+    /// Broken on purpose: blobs of this key are not kept.
+    pub ignored_blob: Option<u32>,
+    /// Broken on purpose: writes to pages whose number this divides are not noted.
+    pub forgotten_writes: Option<u64>,
 }
 
 /// The answers of a CPU that has leaf 1 with these features in ECX, and nothing else.
@@ -150,6 +154,8 @@ impl FakeHypervisor {
                 wall_clock: Ok(1_700_000_000_000_000_000),
                 calls: 0,
                 fail: None,
+                ignored_blob: None,
+                forgotten_writes: None,
             }),
         };
         let control = fake.add_domain("Domain-0", 64);

@@ -346,11 +346,14 @@ impl Hypervisor for FakeHypervisor {
         words: &mut [u64],
     ) -> Result<u64, Status> {
         self.count()?;
+        let forgotten = self.state.borrow().forgotten_writes;
         self.with(domain, |domain| {
             let dirty = domain.dirty.as_mut().ok_or(Status::BadState)?;
             words.fill(0);
             for page in 0..pages {
-                if dirty.remove(&(first_page + page)) {
+                let page_number = first_page + page;
+                let is_forgotten = forgotten.is_some_and(|by| page_number.is_multiple_of(by));
+                if dirty.remove(&page_number) && !is_forgotten {
                     words[(page / 64) as usize] |= 1 << (page % 64);
                 }
             }
@@ -418,6 +421,9 @@ impl Hypervisor for FakeHypervisor {
         self.count()?;
         if bytes.len() as u64 > BLOB_BYTES_MAX {
             return Err(Status::BadArgument);
+        }
+        if self.state.borrow().ignored_blob == Some(key) {
+            return Ok(());
         }
         self.with(domain, |domain| {
             if bytes.is_empty() {

@@ -1,0 +1,177 @@
+//! What happens in a run: operations and faults, at times or at moments that chance picks.
+
+use crate::link::{Damage, Quality};
+use crate::random::Random;
+use godwit_migrate::precopy::{Goals, OnMiss};
+use godwit_toolstack::operate::migrate::{MoveOptions, Stage};
+
+/// What kinds of faults there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Profile {
+    /// None: what is promised must be kept.
+    Calm,
+    /// The operator changes his mind, guests end, calls fail.
+    Operator,
+    /// The cable.
+    Cable,
+    /// Packets are damaged.
+    Damage,
+    /// Either dom0.
+    Dom0,
+    /// Either host.
+    Power,
+    /// Everything.
+    All,
+}
+
+/// Something that happens.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// The domain goes to the other host.
+    Migrate(usize, MoveOptions),
+    /// A job of the domain is called off.
+    Cancel(usize),
+    /// A command about the domain.
+    Command(&'static str, usize),
+    /// The guest ends.
+    End(usize, bool),
+    /// dom0 of a host dies, and is built anew after a while.
+    CrashDom0(usize, u64),
+    /// A host loses its power for a while.
+    PowerOff(usize, u64),
+    /// The cable is cut for a while.
+    Cut(u64),
+    /// The cable becomes another one.
+    Quality(Quality),
+    /// The next packet is damaged.
+    Damage(Damage),
+    /// A call of a host's hypervisor fails.
+    FailCall(usize, usize),
+}
+
+/// When something happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// At this time after the begin.
+    At(u64),
+    /// So many polls after some job has come to this stage.
+    Stage(Stage, u64),
+}
+
+/// What happens in one run.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Which faults there are.
+    pub profile: Profile,
+    /// The events, in any order.
+    pub events: Vec<(When, Event)>,
+}
+
+/// When the last event is, at the latest.
+pub const SCRIPT_US: u64 = 12_000_000;
+
+/// A cable like any other.
+pub fn quality(random: &Random, loses: bool) -> Quality {
+    Quality {
+        rate_bytes: random.pick(&[1_250_000, 4_000_000, 12_500_000, 125_000_000]),
+        delay_us: random.pick(&[50, 200, 2_000, 20_000]),
+        lost_in_thousand: if loses {
+            random.pick(&[0, 5, 20, 80])
+        } else {
+            0
+        },
+    }
+}
+
+fn options(random: &Random) -> MoveOptions {
+    MoveOptions {
+        goals: Goals {
+            downtime_us: random.pick(&[30_000, 300_000, 300_000, 1_000_000]),
+            deadline_us: random.pick(&[None, None, Some(3_000_000)]),
+            on_miss: random.pick(&[OnMiss::Throttle, OnMiss::Pause, OnMiss::Abort]),
+        },
+        bandwidth_bytes: random.pick(&[None, None, Some(3_000_000)]),
+        stop_and_copy: random.one_in_thousand(120),
+        verify: random.one_in_thousand(400),
+    }
+}
+
+impl Profile {
+    fn has(self, kind: Profile) -> bool {
+        self == kind || self == Profile::All
+    }
+}
+
+impl Script {
+    /// One for `guests` domains.
+    pub fn new(random: &Random, guests: usize) -> Self {
+        let profile = random.pick(&[
+            Profile::Calm,
+            Profile::Operator,
+            Profile::Cable,
+            Profile::Damage,
+            Profile::Dom0,
+            Profile::Dom0,
+            Profile::Power,
+            Profile::Power,
+            Profile::All,
+        ]);
+        let mut events = Vec::new();
+        let at = || When::At(random.below(SCRIPT_US));
+        let guest = || random.below(guests as u64) as usize;
+        for _ in 0..random.between(2, 6) {
+            events.push((at(), Event::Migrate(guest(), options(random))));
+        }
+        let moment = || match random.below(3) {
+            0 => at(),
+            1 => {
+                let stage = random.pick(&[Stage::Prove, Stage::HandOver, Stage::Clean]);
+                When::Stage(stage, random.below(40))
+            }
+            _anywhere => {
+                let stage = random.pick(&[Stage::Check, Stage::Copy, Stage::Stop]);
+                When::Stage(stage, random.below(400))
+            }
+        };
+        let host = || random.below(2) as usize;
+        let while_us = || random.pick(&[100_000, 1_000_000, 5_000_000, 30_000_000]);
+        let faults = random.between(1, 3);
+        for _ in 0..faults {
+            if profile.has(Profile::Operator) {
+                events.push((moment(), operator(random, guest(), host())));
+            }
+            if profile.has(Profile::Cable) {
+                events.push((moment(), cable(random, while_us())));
+            }
+            if profile.has(Profile::Damage) {
+                let damage = random.pick(&[Damage::Flip, Damage::Truncate, Damage::Replay]);
+                events.push((moment(), Event::Damage(damage)));
+            }
+            if profile.has(Profile::Dom0) {
+                events.push((moment(), Event::CrashDom0(host(), while_us())));
+            }
+            if profile.has(Profile::Power) {
+                events.push((moment(), Event::PowerOff(host(), while_us())));
+            }
+        }
+        Self { profile, events }
+    }
+}
+
+fn operator(random: &Random, guest: usize, host: usize) -> Event {
+    match random.below(7) {
+        0 | 1 => Event::Cancel(guest),
+        2 => Event::Command("pause", guest),
+        3 => Event::Command("unpause", guest),
+        4 => Event::Command("destroy", guest),
+        5 => Event::End(guest, random.one_in_thousand(500)),
+        _call => Event::FailCall(host, random.below(200) as usize),
+    }
+}
+
+fn cable(random: &Random, for_us: u64) -> Event {
+    match random.below(3) {
+        0 => Event::Quality(quality(random, true)),
+        _cut => Event::Cut(for_us),
+    }
+}
