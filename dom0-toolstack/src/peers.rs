@@ -19,7 +19,7 @@ use godwit_migrate::link::{Link, LinkError};
 use godwit_toolstack::hosts::MIGRATION_PORT;
 use godwit_toolstack::hosts::link::{HANDSHAKE_LIMIT_US, HostLink, PLAINTEXT_PREFIX};
 use godwit_toolstack::operate::migrate::{
-    ARRIVALS_MAX, Direction, Job, MoveOptions, OPEN_MAX, Peers, Wanted, unwatched,
+    ARRIVALS_MAX, Direction, GivenUp, Job, MoveOptions, OPEN_MAX, Peers, Wanted, unwatched,
 };
 use godwit_toolstack::site::Site;
 
@@ -99,9 +99,21 @@ pub(crate) fn start(hosts: Hosts, spawner: Spawner) {
             spawner.spawn(listen(hosts, network, spawner).expect("the pool has as many"));
         }
     }
+    ask_for_orphans(hosts, spawner);
     for (domain, name, peer) in tools.unsettled() {
         log::warn!("domain '{name}' was given up to {peer} when dom0 died: asking whose it is");
         match settle(hosts, domain) {
+            Ok(task) => spawner.spawn(task),
+            Err(_) => log::error!("domain '{name}' waits: too many moves are open"),
+        }
+    }
+}
+
+/// Begins to ask what became of domains that an earlier boot gave up.
+fn ask_for_orphans(hosts: Hosts, spawner: Spawner) {
+    for orphan in hosts.tools.orphans() {
+        let name = orphan.name.clone();
+        match settle_orphan(hosts, orphan) {
             Ok(task) => spawner.spawn(task),
             Err(_) => log::error!("domain '{name}' waits: too many moves are open"),
         }
@@ -152,6 +164,13 @@ async fn settle(hosts: Hosts, domain: DomainId) {
         Ok(told) => log::info!("domain {domain}: {told}"),
         Err(error) => log::info!("domain {domain} goes on here: {error}"),
     }
+}
+
+/// Asks what became of a domain that an earlier boot gave up.
+#[embassy_executor::task(pool_size = OPEN_MAX)]
+async fn settle_orphan(hosts: Hosts, orphan: GivenUp) {
+    let told = hosts.tools.settle_orphan(&hosts, &orphan).await;
+    log::warn!("{told}");
 }
 
 /// Tells that a job is over.

@@ -16,7 +16,7 @@ use godwit_backends::storage::error::StoreError;
 use godwit_backends::storage::files::Files;
 use godwit_backends::storage::gpt::Random;
 use godwit_backends::storage::info::{Space, StoreOptions};
-use godwit_backends::storage::journal::Journal;
+use godwit_backends::storage::journal::{Journal, Record};
 use godwit_backends::storage::store::Store;
 use godwit_backends::storage::volume::{Access, Volume};
 use godwit_toolstack::config::DiskTarget;
@@ -261,6 +261,24 @@ impl Stores for HostStores {
 
     async fn open(&self, target: &DiskTarget, writable: bool) -> Result<Rc<dyn Disk>, String> {
         self.open_target(target, writable, "the toolstack").await
+    }
+
+    async fn journal(&self) -> Result<Option<(Rc<Journal>, Vec<Record>)>, String> {
+        let mut why = None;
+        for store in self.all() {
+            let opened = match self.part(store.open_journal(Access::Write, USER)) {
+                Ok(blocks) => Journal::open_or_format(blocks).await.map_err(words),
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok((journal, records)) => return Ok(Some((Rc::new(journal), records))),
+                Err(error) => why = Some(format!("store '{}': {error}", store.name())),
+            }
+        }
+        match why {
+            Some(why) => Err(why),
+            None => Ok(None),
+        }
     }
 
     fn memory(&self) -> Rc<dyn Memory> {

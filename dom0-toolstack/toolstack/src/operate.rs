@@ -42,7 +42,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use migrate::{Attempts, Jobs};
+use migrate::{Attempts, Jobs, MoveJournal};
 
 /// The toolstack of a host.
 pub struct Toolstack<S: Site> {
@@ -60,6 +60,8 @@ pub struct Toolstack<S: Site> {
     pub jobs: Jobs,
     /// What became of attempts to bring a domain here.
     pub(crate) attempts: Attempts,
+    /// What is on disk about moves.
+    pub(crate) moves: MoveJournal,
 }
 
 /// Names for completion, as they were when [`Toolstack::look`] last looked.
@@ -84,6 +86,7 @@ impl<S: Site> Toolstack<S> {
             seen: RefCell::default(),
             jobs: Jobs::default(),
             attempts: Attempts::default(),
+            moves: MoveJournal::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use core::future::{Future, poll_fn};
 use core::ops::Range;
 use core::task::Poll;
 use godwit_abi::DomainId;
+use godwit_backends::storage::journal::{Journal, Record};
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -227,6 +228,8 @@ pub trait Stores {
         target: &DiskTarget,
         writable: bool,
     ) -> Result<Rc<dyn godwit_backends::disk::Disk>, String>;
+    /// Opens the journal of the host's own, and reads what is in it; once. `None`: no store has one.
+    async fn journal(&self) -> Result<Option<(Rc<Journal>, Vec<Record>)>, String>;
     /// Memory for what is read from them.
     fn memory(&self) -> Rc<dyn godwit_backends::memory::Memory>;
 }

@@ -1,7 +1,8 @@
 //! What must hold, seen from outside.
 
 use crate::guest::{Fate, Guest};
-use crate::host::{Host, name};
+use crate::host::{Host, name, runs};
+use godwit_toolstack::host::fake::FakeDomain;
 use godwit_toolstack::operate::migrate::{Job, MoveOptions, Stage};
 use godwit_toolstack::registry::{ENTRY_BLOB, Entry, Phase};
 use std::collections::BTreeMap;
@@ -36,7 +37,6 @@ struct Seen {
 pub struct Watch {
     begun: Vec<Begun>,
     seen: BTreeMap<(usize, usize), Seen>,
-    looks: u64,
     /// Polls when the moments of the script were looked at last.
     pub seen_polls: u64,
     free_bytes: [u64; 2],
@@ -81,11 +81,7 @@ impl Watch {
                 return Err(format!("{} runs twice", guest.name));
             }
         }
-        self.looks += 1;
-        if self.looks.is_multiple_of(8) {
-            self.look_at_jobs(hosts)?;
-        }
-        Ok(())
+        self.look_at_jobs(hosts)
     }
 
     fn look_at_jobs(&mut self, hosts: &[Rc<Host>; 2]) -> Result<(), String> {
@@ -129,12 +125,18 @@ impl Watch {
     pub fn power_lost(&mut self, index: usize, hosts: &[Rc<Host>; 2], guests: &mut [Guest]) {
         for guest in guests {
             let owned = hosts[index].guests(|domain| guest.is(domain) && is_owned(domain));
-            if owned.contains(&true) {
+            let elsewhere = hosts[1 - index].guests(|domain| guest.is(domain) && runs(domain));
+            if owned.contains(&true) && !elsewhere.contains(&true) {
                 guest.fate = Fate::MayBeGone("its host lost its power");
             }
-            let coming = hosts[index].guests(|domain| guest.is(domain) && !is_owned(domain));
-            // A destination without a journal cannot tell whether it has run it.
-            if coming.contains(&true) {
+            let coming = hosts[index].guests(|domain| match guest.is(domain) {
+                true => attempt(domain),
+                false => None,
+            });
+            // A destination without a journal cannot tell whether it has run it; one with a journal may
+            // have written that it will.
+            let mut coming = coming.into_iter().flatten();
+            if coming.any(|attempt| hosts[index].may_have_promised(attempt)) {
                 guest.fate = Fate::MayBeGone("a host lost its power while it moved");
             }
         }
@@ -178,21 +180,20 @@ impl Watch {
     }
 
     fn there_once(&self, hosts: &[Rc<Host>; 2], guest: &Guest) -> Result<(), String> {
-        let mut there = 0;
+        let mut there = Vec::new();
         for host in hosts {
             let found = host.guests(|domain| {
                 let is_it = guest.is(domain);
                 is_it.then(|| check_domain(domain, guest))
             });
-            for checked in found.into_iter().flatten() {
-                checked.map_err(|why| format!("{} on {}: {why}", guest.name, name(host.index)))?;
-                there += 1;
-            }
+            let found = found.into_iter().flatten();
+            there.extend(found.map(|checked| (host.index, checked)));
         }
-        match (there, &guest.fate) {
-            (1, _) | (0, Fate::MayBeGone(_)) => Ok(()),
-            (0, Fate::Alive) => Err(format!("{} is lost", guest.name)),
-            (count, _) => Err(format!("{} is there {count} times", guest.name)),
+        match (there.as_slice(), &guest.fate) {
+            ([(_, Ok(()))], _) | ([], Fate::MayBeGone(_)) => Ok(()),
+            ([(host, Err(why))], _) => Err(format!("{} on {}: {why}", guest.name, name(*host))),
+            ([], Fate::Alive) => Err(format!("{} is lost", guest.name)),
+            (several, _) => Err(format!("{} is there {} times", guest.name, several.len())),
         }
     }
 
@@ -283,17 +284,21 @@ impl Watch {
 }
 
 /// Whether a domain is its host's for good.
-fn is_owned(domain: &godwit_toolstack::host::fake::FakeDomain) -> bool {
+fn is_owned(domain: &FakeDomain) -> bool {
     let entry = domain.blobs.get(&ENTRY_BLOB);
     let entry = entry.and_then(|bytes| Entry::decode(bytes).ok());
     entry.is_some_and(|entry| entry.phase == Phase::Live)
 }
 
+/// The attempt that a domain comes by that is not its host's yet.
+fn attempt(domain: &FakeDomain) -> Option<u64> {
+    let entry = Entry::decode(domain.blobs.get(&ENTRY_BLOB)?).ok()?;
+    let arrival = entry.arrival.filter(|_| entry.phase == Phase::Building)?;
+    Some(arrival.attempt)
+}
+
 /// What is left of a domain at the end.
-fn check_domain(
-    domain: &godwit_toolstack::host::fake::FakeDomain,
-    guest: &Guest,
-) -> Result<(), String> {
+fn check_domain(domain: &FakeDomain, guest: &Guest) -> Result<(), String> {
     if domain.dirty.is_some() {
         return Err("its writes are still noted".into());
     }

@@ -1,10 +1,12 @@
 //! A host: its power, its dom0 with the tasks it has in earnest, and what outlives either.
 
+use crate::disk::SimDisk;
 use crate::executor::{Executor, Owner};
 use crate::link::{Cable, End};
 use crate::random::Random;
 use crate::site::{Parts, SimSite};
 use godwit_abi::{DomainId, DomainState};
+use godwit_backends::disk::Disk;
 use godwit_migrate::link::Link;
 use godwit_toolstack::host::fake::FakeDomain;
 use godwit_toolstack::hosts::link::{HANDSHAKE_LIMIT_US, HostLink};
@@ -50,8 +52,8 @@ pub struct Host {
     random: Random,
     /// Survives everything.
     pub files: Rc<FakeFiles>,
-    /// Survives everything.
-    pub stores: Rc<FakeStores>,
+    /// Survives everything, except for what was not flushed; `None`: it has none.
+    pub disk: RefCell<Option<Rc<SimDisk>>>,
     /// `None`: it is off.
     parts: RefCell<Option<Rc<Parts>>>,
     tools: RefCell<Option<Rc<Tools>>>,
@@ -64,6 +66,8 @@ pub struct Host {
     /// Connections are encrypted.
     pub encrypts: bool,
     ahead_us: Cell<u64>,
+    /// After so many writes to its disk its power is to be cut.
+    pub cut_after: Cell<Option<u64>>,
     /// What a jobless host without guests has free.
     pub baseline_bytes: u64,
 }
@@ -87,6 +91,7 @@ impl Host {
         cable: &Rc<Cable>,
         random: Random,
         encrypts: bool,
+        disk: Option<Rc<SimDisk>>,
     ) -> Rc<Self> {
         let parts = Parts::default();
         let baseline_bytes = parts.hypervisor.state.borrow().host.free_bytes;
@@ -95,7 +100,7 @@ impl Host {
             executor: Rc::clone(executor),
             cable: Rc::clone(cable),
             files: Rc::default(),
-            stores: Rc::default(),
+            disk: RefCell::new(disk),
             parts: RefCell::new(None),
             tools: RefCell::new(None),
             is_up: RefCell::default(),
@@ -103,6 +108,7 @@ impl Host {
             door: RefCell::default(),
             peer: RefCell::new(None),
             encrypts,
+            cut_after: Cell::new(None),
             ahead_us: Cell::new(random.below(1 << 40)),
             random,
             baseline_bytes,
@@ -135,6 +141,13 @@ impl Host {
         self.is_up.borrow().get()
     }
 
+    /// Whether its power is to be cut now.
+    pub fn is_cut_due(&self) -> bool {
+        let writes = self.disk.borrow().as_ref().map(|disk| disk.writes());
+        let due = self.cut_after.get();
+        writes.is_some_and(|writes| due.is_some_and(|due| writes >= due))
+    }
+
     /// Switches it on, with nothing in its memory.
     pub fn power_on(self: &Rc<Self>) {
         assert!(!self.is_on(), "it is on");
@@ -146,7 +159,10 @@ impl Host {
     /// Cuts its power.
     pub fn power_off(&self) {
         self.crash_dom0();
+        self.cut_after.set(None);
         *self.parts.borrow_mut() = None;
+        let mut disk = self.disk.borrow_mut();
+        *disk = disk.take().map(|disk| disk.after_power_cut());
     }
 
     /// dom0 dies, whatever it is doing.
@@ -170,7 +186,7 @@ impl Host {
             name: name(self.index).into(),
             parts,
             files: Rc::clone(&self.files),
-            stores: Rc::clone(&self.stores),
+            stores: self.stores(),
             executor: Rc::clone(&self.executor),
             ahead_us: self.ahead_us.get(),
             random: self.random.fork(),
@@ -182,6 +198,14 @@ impl Host {
         self.cable.forget_connections(self.index);
         let host = Rc::clone(self);
         self.spawn(async move { host.serve(tools).await });
+    }
+
+    fn stores(&self) -> Rc<FakeStores> {
+        let disk = self.disk.borrow().clone();
+        let stores = disk.as_ref().map(|disk| FakeStores::over(disk.memory()));
+        let stores = stores.unwrap_or_default();
+        *stores.journal_disk.borrow_mut() = disk.map(|disk| disk as Rc<dyn Disk>);
+        Rc::new(stores)
     }
 
     /// Adds a task of dom0's.
@@ -201,6 +225,12 @@ impl Host {
             let (tools, peers) = (Rc::clone(&tools), self.peers());
             self.spawn(async move {
                 let _ = tools.settle_move(&peers, domain).await;
+            });
+        }
+        for orphan in tools.orphans() {
+            let (tools, peers) = (Rc::clone(&tools), self.peers());
+            self.spawn(async move {
+                tools.settle_orphan(&peers, &orphan).await;
             });
         }
         self.is_ready.set(true);
@@ -257,6 +287,14 @@ impl Host {
         self.spawn(async move {
             let _ = tools.migrate(&peers, &job, domain, options).await;
         });
+    }
+
+    /// Whether its disk may say of an attempt that its domain is this host's.
+    pub fn may_have_promised(&self, attempt: u64) -> bool {
+        let line = format!("committed {attempt:016x}");
+        let disk = self.disk.borrow();
+        disk.as_ref()
+            .is_none_or(|disk| disk.contains(line.as_bytes()))
     }
 
     /// Looks at all guests of the host.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod disk;
 pub mod executor;
 pub mod guest;
 pub mod host;

@@ -126,7 +126,7 @@ impl Script {
             0 => at(),
             1 => {
                 let stage = random.pick(&[Stage::Prove, Stage::HandOver, Stage::Clean]);
-                When::Stage(stage, random.below(40))
+                When::Stage(stage, random.below(16))
             }
             _anywhere => {
                 let stage = random.pick(&[Stage::Check, Stage::Copy, Stage::Stop]);

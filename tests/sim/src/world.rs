@@ -1,18 +1,19 @@
 //! One run: two hosts, a cable, guests and a script, all from one seed, and what must hold meanwhile
 //! and in the end.
 
+mod begin;
+mod operator;
+
 use crate::check::Watch;
+use crate::disk::SimDisk;
 use crate::executor::Executor;
-use crate::guest::{Fate, Guest, Pattern, fill};
+use crate::guest::{Guest, Pattern};
 use crate::host::{Host, name};
 use crate::link::Cable;
 use crate::random::Random;
 use crate::script::{Event, Profile, SCRIPT_US, Script, When, quality};
-use godwit_abi::{ShutdownReason, Status};
-use godwit_toolstack::command::parse_line;
-use godwit_toolstack::names::id_of;
-use godwit_toolstack::operate::migrate::{Direction, Job, MoveOptions, Stage};
-use godwit_toolstack::run::{Effect, run};
+use godwit_abi::Status;
+use godwit_toolstack::operate::migrate::{Job, MoveOptions, Stage};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -21,6 +22,10 @@ const TICK_US: u64 = 4_000;
 const LATE_TICK_US: u64 = 20_000;
 /// After everything is well again, everything must be over by then.
 const SETTLE_US: u64 = 600_000_000;
+/// How long a host is off that lost its power at a write to its disk.
+const CUT_FOR_US: u64 = 2_000_000;
+/// How much later that may be.
+const LATER_US: u64 = 60_000;
 /// More polls than any run takes.
 const POLLS_MAX: u64 = 20_000_000;
 
@@ -36,6 +41,8 @@ pub enum Broken {
     NoteOfArrivals,
     /// The hypervisor forgets writes to some pages.
     DirtyPages,
+    /// The disk with the journal does not flush.
+    Disk,
 }
 
 /// What a run came to.
@@ -80,6 +87,7 @@ pub struct World {
     later: Vec<(u64, Later)>,
     watch: Watch,
     broken: Broken,
+    cut: Option<PowerCut>,
     /// What happened, for who wants to know why.
     pub log: Rc<RefCell<Vec<String>>>,
     stats: Stats,
@@ -103,14 +111,53 @@ pub fn run_seed(seed: u64, broken: Broken) -> Result<Stats, String> {
     Ok(world.stats)
 }
 
+/// A power cut at a write to a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PowerCut {
+    /// Whose power.
+    pub host: usize,
+    /// After so many writes and flushes since the begin of the move.
+    pub writes: u64,
+    /// Not at once: first the cable is cut, and what the write allowed is done.
+    pub later: bool,
+}
+
+/// Moves one domain from the first host to the second, with a power cut. True: there never were so many
+/// writes.
+pub fn run_cut(seed: u64, cut: PowerCut, broken: Broken) -> Result<bool, String> {
+    let mut world = World::new(seed, broken);
+    world.profile = Profile::Power;
+    for host in &world.hosts {
+        let disk = SimDisk::new(
+            &world.executor,
+            world.random.fork(),
+            None,
+            broken == Broken::Disk,
+        );
+        *host.disk.borrow_mut() = Some(disk);
+    }
+    world.events = vec![(When::At(100_000), Event::Migrate(0, MoveOptions::default()))];
+    world.cut = Some(cut);
+    let ran = world.run();
+    ran.map_err(|what| {
+        let log = world.log.borrow().join("\n  ");
+        format!("seed {seed}, {cut:?}: {what}\n  {log}")
+    })?;
+    Ok(world.stats.events < 2)
+}
+
 impl World {
     fn new(seed: u64, broken: Broken) -> Self {
         let random = Random::new(seed);
         let executor = Executor::new(random.fork());
         let cable = Cable::new(&executor, random.fork(), quality(&random, false));
         let encrypts = random.one_in_thousand(300);
-        let hosts =
-            [0, 1].map(|index| Host::new(index, &executor, &cable, random.fork(), encrypts));
+        let has_disks = random.one_in_thousand(800) || broken == Broken::Disk;
+        let hosts = [0, 1].map(|index| {
+            let disk = has_disks
+                .then(|| SimDisk::new(&executor, random.fork(), None, broken == Broken::Disk));
+            Host::new(index, &executor, &cable, random.fork(), encrypts, disk)
+        });
         Host::introduce(&hosts[0], &hosts[1]);
         let count = random.between(1, 3) as usize;
         let guests = (0..count).map(|nth| {
@@ -139,6 +186,7 @@ impl World {
             later: Vec::new(),
             watch: Watch::default(),
             broken,
+            cut: None,
             log: Rc::default(),
             stats: Stats::default(),
         }
@@ -188,6 +236,11 @@ impl World {
             }
         }
         self.events = events;
+        if let Some(PowerCut { host, writes, .. }) = self.cut {
+            let host = &self.hosts[host];
+            let before = host.disk.borrow().as_ref().map(|disk| disk.writes());
+            host.cut_after.set(before.map(|before| before + writes));
+        }
         self.go(SCRIPT_US, |_| false)?;
         self.events.clear();
         // Whatever is broken is mended when its time has come; then all must end well.
@@ -213,64 +266,21 @@ impl World {
         }
     }
 
-    /// Hosts that know each other, and guests on them.
-    fn begin(&mut self) -> Result<(), String> {
-        for host in &self.hosts {
-            host.power_on();
-        }
-        let up = |world: &Self| world.hosts.iter().all(|host| host.tools().is_some());
-        self.go(10_000_000, up)?;
-        for host in &self.hosts {
-            let peer = &self.hosts[1 - host.index];
-            let identity = peer.tools().ok_or("it does not start")?.identity();
-            let print = identity
-                .map_err(|error| error.to_string())?
-                .public()
-                .fingerprint();
-            let line = format!("{} 10.0.0.{} {print}\n", name(peer.index), peer.index + 1);
-            host.files
-                .files
-                .borrow_mut()
-                .insert("hosts.conf".into(), line.into_bytes());
-            let tools = host.tools().expect("it was just there");
-            host.spawn(async move {
-                tools.load_hosts().await;
-            });
-        }
-        let made = Rc::new(RefCell::new(Vec::new()));
-        for (nth, guest) in self.guests.iter().enumerate() {
-            let host = &self.hosts[nth % 2];
-            let settings = settings(&guest.name, nth);
-            let (tools, made) = (host.tools().expect("it was just there"), Rc::clone(&made));
-            let random = self.random.fork();
-            host.spawn(async move {
-                let created = tools.create("/dev/null", &settings, true).await;
-                let domain = created.expect("it is in order").domain;
-                let hypervisor = &tools.site.parts.hypervisor;
-                let filled = hypervisor.with(domain, |domain| fill(domain, &random));
-                filled.expect("it was just made");
-                let unpaused =
-                    godwit_toolstack::host::Hypervisor::domain_unpause(hypervisor, domain);
-                unpaused.expect("it was paused");
-                made.borrow_mut().push(domain);
-            });
-        }
-        let count = self.guests.len();
-        let all =
-            move |world: &Self| world.guests.iter().filter(|it| it.home.is_some()).count() == count;
-        match self.go(10_000_000, all)? {
-            true => {}
-            false => return Err("the guests do not start".into()),
-        }
-        for host in &self.hosts {
-            let parts = host.parts().expect("it is on");
-            self.broken.apply(&parts.hypervisor);
-        }
-        self.watch.baseline(&self.hosts);
-        Ok(())
-    }
-
     fn carry_out(&mut self, now_us: u64) -> Result<(), String> {
+        for index in [0, 1] {
+            if !self.hosts[index].is_cut_due() {
+                continue;
+            }
+            self.hosts[index].cut_after.set(None);
+            match self.cut {
+                Some(PowerCut { later: true, .. }) => {
+                    self.happen(Event::Cut(CUT_FOR_US));
+                    let when = When::At(now_us + LATER_US);
+                    self.events.push((when, Event::PowerOff(index, CUT_FOR_US)));
+                }
+                Some(_) | None => self.happen(Event::PowerOff(index, CUT_FOR_US)),
+            }
+        }
         let due: Vec<Later> = {
             let (now, later) = self.later.iter().partition(|(us, _)| *us <= now_us);
             self.later = later;
@@ -373,93 +383,14 @@ impl World {
         }
     }
 
-    /// Where the operator finds a guest, if any host lists it.
-    fn find(&self, guest: usize) -> Option<(Rc<Host>, godwit_abi::DomainId)> {
-        let guest = &self.guests[guest];
-        self.hosts.iter().find_map(|host| {
-            let parts = host.tools()?.site.parts.clone();
-            let all = parts.hypervisor.state.borrow();
-            let mut domains = all.slots.iter().flatten();
-            let domain = domains.find(|domain| guest.is(domain))?;
-            Some((Rc::clone(host), id_of(&domain.info)))
-        })
-    }
-
-    fn migrate(&mut self, guest: usize, options: MoveOptions) {
-        let Some((host, domain)) = self.find(guest) else {
-            return;
-        };
-        self.stats.begun += 1;
-        let tools = host.tools().expect("it was found by it");
-        let (name, peer) = (&self.guests[guest].name, host.peer_name());
-        let now_us = self.executor.now_us();
-        let job = tools.jobs.begin(Direction::Out, name, &peer, now_us);
-        self.watch.begun(guest, host.index, &job, options);
-        host.migrate(job, domain, options);
-    }
-
-    fn cancel(&self, guest: usize) {
-        let name = &self.guests[guest].name;
-        for tools in self.hosts.iter().filter_map(|host| host.tools()) {
-            let jobs = tools.jobs.all();
-            let open = |job: &&Rc<Job>| job.name == *name && job.stage() != Stage::Done;
-            jobs.iter().filter(open).for_each(|job| job.cancel());
-        }
-    }
-
-    fn command(&mut self, verb: &str, guest: usize) {
-        let Some((host, domain)) = self.find(guest) else {
-            return;
-        };
-        let tools = host.tools().expect("it was found by it");
-        let line = format!("xl {verb} {domain}");
-        if verb == "destroy" {
-            match tools.jobs.of(domain) {
-                Some(_) => {}
-                None => self.guests[guest].fate = Fate::MayBeGone("the operator destroyed it"),
-            }
-        }
-        let log = Rc::clone(&self.log);
-        host.spawn(async move {
-            let commands = parse_line(&line).expect("it is a command");
-            for command in commands {
-                let effect = run(&tools, "host", command).await;
-                if let Effect::Fail(why) = effect {
-                    log.borrow_mut()
-                        .push(format!("            {line}: {}", why.trim()));
-                }
-            }
-        });
-    }
-
-    fn end(&mut self, guest: usize, again: bool) {
-        let guest = &mut self.guests[guest];
-        let Some((index, id)) = guest.home else {
-            return;
-        };
-        let Some(parts) = self.hosts[index].parts() else {
-            return;
-        };
-        let running = parts
-            .hypervisor
-            .with(id, |domain| crate::host::runs(domain));
-        if running == Ok(true) {
-            let reason = match again {
-                true => ShutdownReason::Reboot,
-                false => ShutdownReason::PowerOff,
-            };
-            parts.hypervisor.end(id, reason);
-            guest.is_reborn = true;
-            guest.fate = Fate::MayBeGone("it ended by itself");
-        }
-    }
-
     /// Nothing is under way any more.
     fn is_settled(&self) -> bool {
         self.hosts.iter().all(|host| {
             host.tools().is_some_and(|tools| {
                 let over = |job: &Rc<Job>| job.stage() == Stage::Done;
-                tools.jobs.all().iter().all(over) && tools.unsettled().is_empty()
+                tools.jobs.all().iter().all(over)
+                    && tools.unsettled().is_empty()
+                    && tools.orphans().is_empty()
             })
         })
     }
@@ -473,25 +404,10 @@ impl Broken {
     fn apply(self, hypervisor: &godwit_toolstack::host::fake::FakeHypervisor) {
         let mut state = hypervisor.state.borrow_mut();
         match self {
-            Broken::Nothing => {}
+            Broken::Nothing | Broken::Disk => {}
             Broken::NoteOfTheMove => state.ignored_blob = Some(2),
             Broken::NoteOfArrivals => state.ignored_blob = Some(3),
             Broken::DirtyPages => state.forgotten_writes = Some(7),
         }
     }
-}
-
-fn settings(guest: &str, nth: usize) -> Vec<String> {
-    [
-        format!("name={guest}"),
-        "kernel=module:k".into(),
-        "memory=2".into(),
-        "maxmem=2".into(),
-        "rng=1".into(),
-        "balloon=1".into(),
-        "on_reboot=restart".into(),
-        format!("disk=[\"nbd://10.0.0.9/disk-{nth},raw,vda,rw\"]"),
-        format!("vif=['type=nat,forward=tcp:{}:22']", 2200 + nth),
-    ]
-    .into()
 }

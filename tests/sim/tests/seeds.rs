@@ -1,11 +1,14 @@
 //! Seeds that must pass, and worlds that are broken on purpose and must be found out.
 
-use godwit_sim::world::{Broken, Stats, run_seed};
+use godwit_sim::world::{Broken, PowerCut, Stats, run_cut, run_seed};
 
 /// Seeds that CI runs.
 const SEEDS: u64 = 300;
 /// Within so many a broken world is found out.
 const BROKEN_SEEDS: u64 = 400;
+
+/// Seeds for each cut of the power.
+const CUT_SEEDS: u64 = 12;
 
 #[test]
 fn seeds_pass() {
@@ -54,5 +57,48 @@ fn a_hypervisor_that_misses_writes_is_found_out() {
     found_out(
         Broken::DirtyPages,
         &["is not what it wrote", "it did not write"],
+    );
+}
+
+/// Cuts the power of a host at every write to its journal during a move; several times, because what a
+/// disk loses is chance. How many writes there were.
+fn cut_everywhere(host: usize, later: bool, broken: Broken) -> Result<u64, String> {
+    let mut most = 0;
+    for seed in 0..CUT_SEEDS {
+        let mut writes = 0;
+        let cut = |writes| PowerCut {
+            host,
+            writes,
+            later,
+        };
+        while !run_cut(seed, cut(writes + 1), broken)? {
+            writes += 1;
+        }
+        most = most.max(writes);
+    }
+    Ok(most)
+}
+
+#[test]
+fn wherever_the_power_of_the_source_is_cut_both_sides_agree() {
+    // Given up, flushed; settled, flushed.
+    assert_eq!(cut_everywhere(0, false, Broken::Nothing), Ok(4));
+    cut_everywhere(0, true, Broken::Nothing).unwrap();
+}
+
+#[test]
+fn wherever_the_power_of_the_destination_is_cut_both_sides_agree() {
+    // Committed, flushed.
+    assert_eq!(cut_everywhere(1, false, Broken::Nothing), Ok(2));
+    cut_everywhere(1, true, Broken::Nothing).unwrap();
+}
+
+#[test]
+fn a_disk_that_does_not_flush_is_found_out() {
+    let found = cut_everywhere(1, true, Broken::Disk).unwrap_err();
+    let wanted = ["is not what it wrote", "did not write", "the clock"];
+    assert!(
+        wanted.iter().any(|wanted| found.contains(wanted)),
+        "{found}"
     );
 }

@@ -83,6 +83,9 @@ impl<S: Site> Toolstack<S> {
         instead_of: Option<DomainId>,
     ) -> Result<Problems, OperateError> {
         let mut problems = Vec::new();
+        if let Some(why) = self.orphan_in_the_way(&config.name) {
+            problems.push((Spot::Key("name"), why));
+        }
         let domains = names::all(self.site.hypervisor())?;
         let gone = |id: DomainId| Some(id) == instead_of;
         let others = domains.iter().filter(|info| !gone(id_of(info)));

@@ -16,7 +16,7 @@ impl<S: Site> Toolstack<S> {
         self.attempts.recover(hypervisor)?;
         let is_ours = |attempt| self.attempts.is_running(attempt);
         let recovered = self.registry.recover(hypervisor, is_ours)?;
-        let mut told = Vec::new();
+        let mut told = self.recover_moves().await;
         for domain in recovered.unfinished {
             let _busy = self.reserve(domain)?;
             told.push(match self.take_apart(domain).await {

@@ -187,3 +187,13 @@ proptest! {
         let _ = Entry::decode(&good);
     }
 }
+
+#[test]
+fn who_is_refused_a_domain_does_not_free_it() {
+    let registry = Registry::default();
+    let held = registry.reserve(DomainId::new(3, 0)).unwrap();
+    assert!(registry.reserve(DomainId::new(3, 0)).is_none());
+    assert!(registry.reserve(DomainId::new(3, 0)).is_none());
+    drop(held);
+    assert!(registry.reserve(DomainId::new(3, 0)).is_some());
+}

@@ -8,6 +8,7 @@ use crate::host::fake::FakeHypervisor;
 use godwit_backends::disk::Disk as BackendDisk;
 use godwit_backends::fake::{Arena, RamDisk};
 use godwit_backends::memory::Memory;
+use godwit_backends::storage::blocks::Blocks;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::ToString;
@@ -309,13 +310,23 @@ pub struct FakeStores {
     arena: Rc<dyn Memory>,
     /// By store and name.
     pub volumes: RefCell<BTreeMap<(String, String), Rc<RamDisk>>>,
+    /// The partition of the journal, if there is one.
+    pub journal_disk: RefCell<Option<Rc<dyn BackendDisk>>>,
 }
 
 impl Default for FakeStores {
     fn default() -> Self {
+        Self::over(Arena::new(ARENA_BYTES))
+    }
+}
+
+impl FakeStores {
+    /// Stores whose disks read and write this memory.
+    pub fn over(arena: Rc<dyn Memory>) -> Self {
         Self {
-            arena: Arena::new(ARENA_BYTES),
+            arena,
             volumes: RefCell::default(),
+            journal_disk: RefCell::new(None),
         }
     }
 }
@@ -388,6 +399,15 @@ impl Stores for FakeStores {
             }
             DiskTarget::Nbd { .. } => Err(missing()),
         }
+    }
+
+    async fn journal(&self) -> Result<Option<(Rc<Journal>, Vec<Record>)>, String> {
+        let Some(disk) = self.journal_disk.borrow().clone() else {
+            return Ok(None);
+        };
+        let opened = Journal::open_or_format(Blocks::new(disk, self.memory())).await;
+        let (journal, records) = opened.map_err(|error| error.to_string())?;
+        Ok(Some((Rc::new(journal), records)))
     }
 
     fn memory(&self) -> Rc<dyn Memory> {

@@ -1,8 +1,8 @@
 //! Absent pages of the fake's domains.
 
 use super::FakeDomain;
+use alloc::vec::Vec;
 use godwit_abi::{DomainState, PAGE_SIZE_BYTES, Status};
-use std::vec::Vec;
 
 impl FakeDomain {
     pub(super) fn arm_absent(

@@ -3,6 +3,7 @@
 use super::destination::{reason, request, unexpected};
 use super::hello::Hello;
 use super::job::{Direction, Job, Stage};
+use super::journal::Line;
 use super::landing::Landing;
 use super::objection::refuse;
 use super::survey::answer;
@@ -79,7 +80,7 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         }
         // Two connections must not work on one attempt; and one that was refused stays so.
         let state = tools.attempts.state(offer.attempt);
-        if state != State::Unknown {
+        if state != State::Unknown || tools.moves.has_committed(offer.attempt) {
             return Err(talk.trouble("it offers a domain by an attempt that is not new"));
         }
         let (name, now_us) = (&entry.config.name, tools.site.now_us());
@@ -241,6 +242,7 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
                 self.reply(&effects).await
             }
             Some(GuestAction::Run) => {
+                self.write_commit().await?;
                 // From here on nothing may fail: it is this host's.
                 self.run();
                 if let Err(error) = self.reply(&effects).await {
@@ -256,6 +258,25 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
             }
             Some(GuestAction::AllowStart) | None => self.reply(&effects).await,
         }
+    }
+
+    /// Writes to disk that the domain is this host's. If that cannot be, it never was.
+    async fn write_commit(&mut self) -> Result<(), OperateError> {
+        let moves = &self.tools.moves;
+        let Err(why) = moves.write(Line::Committed(self.attempt, self.here)).await else {
+            return Ok(());
+        };
+        let hypervisor = self.tools.site.hypervisor();
+        if let Err(status) = tried(|| self.tools.attempts.withdraw(hypervisor, self.attempt)) {
+            // A restarted dom0 would run it: so it runs now.
+            self.job
+                .tell(format!("{why}; and it cannot be refused: {status}"));
+            return Ok(());
+        }
+        self.state = State::Ready;
+        // It may have been written all the same.
+        let _ = moves.write(Line::Withdrawn(self.attempt)).await;
+        Err(OperateError::Other(why))
     }
 
     /// Compares digests and sets everything, so that only running is left.

@@ -71,11 +71,7 @@ impl Attempts {
         if state == State::Running {
             let mut running = self.running();
             running.push(attempt);
-            let bytes: Vec<u8> = running
-                .iter()
-                .flat_map(|attempt| attempt.0.to_le_bytes())
-                .collect();
-            hypervisor.blob_write(DomainId::CONTROL, RUNNING_BLOB, &bytes)?;
+            keep(hypervisor, &running)?;
         }
         let mut states = self.states.borrow_mut();
         if states.len() >= ATTEMPTS_MAX {
@@ -86,7 +82,21 @@ impl Attempts {
         Ok(())
     }
 
-    fn running(&self) -> Vec<Attempt> {
+    /// What was noted last of an attempt is not so: it is ready, and nothing more.
+    pub(super) fn withdraw(
+        &self,
+        hypervisor: &impl Hypervisor,
+        attempt: Attempt,
+    ) -> Result<(), Status> {
+        let mut running = self.running();
+        running.retain(|other| *other != attempt);
+        keep(hypervisor, &running)?;
+        self.states.borrow_mut().insert(attempt, State::Ready);
+        Ok(())
+    }
+
+    /// The attempts whose domains are this host's.
+    pub(super) fn running(&self) -> Vec<Attempt> {
         let states = self.states.borrow();
         let running = states.iter().filter(|(_, state)| **state == State::Running);
         running.map(|(attempt, _)| *attempt).collect()
@@ -110,6 +120,14 @@ impl Attempts {
     pub(crate) fn is_running(&self, attempt: u64) -> bool {
         self.state(Attempt(attempt)) == State::Running
     }
+}
+
+fn keep(hypervisor: &impl Hypervisor, running: &[Attempt]) -> Result<(), Status> {
+    let bytes: Vec<u8> = running
+        .iter()
+        .flat_map(|attempt| attempt.0.to_le_bytes())
+        .collect();
+    hypervisor.blob_write(DomainId::CONTROL, RUNNING_BLOB, &bytes)
 }
 
 const _: () = assert!(ATTEMPTS_MAX as u64 * 8 <= godwit_abi::BLOB_BYTES_MAX);

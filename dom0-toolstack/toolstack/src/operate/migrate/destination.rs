@@ -62,8 +62,8 @@ impl<S: Site> Toolstack<S> {
         let here = self.boot()?;
         self.until_settled(request.attempt).await;
         let state = self.attempts.state(request.attempt);
-        // Nothing on disk says what an earlier boot of this host has run: it may have.
-        let committed = request.boot.is_some_and(|boot| boot != here);
+        let earlier = request.boot.filter(|boot| *boot != here);
+        let committed = earlier.is_some_and(|boot| self.moves.may_have_run(boot, request.attempt));
         let (next, effects) = destination::step(
             request.attempt,
             here,

@@ -176,6 +176,7 @@ impl<S: Site> Toolstack<S> {
             downtime_us: None,
         };
         let cause = OperateError::Other("dom0 was restarted".into());
+        leaving.write_again().await;
         // Its devices must not serve what the other copy may be serving.
         match leaving.settle(cause).await {
             Ok(()) => {

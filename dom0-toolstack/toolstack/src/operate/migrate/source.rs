@@ -175,6 +175,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         }
         self.job.enter(Stage::HandOver);
         self.note_time(|timeline, now_us| timeline.proven_us = now_us);
+        self.write_given_up().await?;
         self.ask(talk, &effects).await?;
         let running = self.hear_reply(talk, ANSWER_LIMIT_US).await?;
         self.step(Input::Reply(running))?;
@@ -244,7 +245,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
     }
 
     /// Notes the move with the domain.
-    fn keep(&mut self, is_committing: bool) -> Result<(), OperateError> {
+    pub(super) fn keep(&mut self, is_committing: bool) -> Result<(), OperateError> {
         let boot = match self.state {
             State::Copying(boot) | State::Proving(boot) | State::Committing(boot) => boot,
             State::Offered
@@ -328,6 +329,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
 
     /// The domain goes on here, as if nothing had been. What fails is tried again and then told.
     pub(super) async fn go_on(&mut self) {
+        self.write_settled().await;
         let (site, domain) = (&self.tools.site, self.domain);
         let hypervisor = site.hypervisor();
         let trouble = |what: &str, result: Result<(), Status>| match result {
@@ -358,6 +360,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
     /// Takes the domain apart: it is the other host's.
     pub(super) async fn clean(&mut self) -> Result<(), OperateError> {
         self.job.enter(Stage::Clean);
+        self.write_settled().await;
         let (tools, domain) = (self.tools, self.domain);
         tools.site.devices().dirty_track(domain, false);
         let hypervisor = tools.site.hypervisor();

@@ -1,0 +1,92 @@
+//! What operators and guests do.
+
+use super::World;
+use crate::guest::Fate;
+use crate::host::{Host, runs};
+use godwit_abi::{DomainId, ShutdownReason};
+use godwit_toolstack::command::parse_line;
+use godwit_toolstack::names::id_of;
+use godwit_toolstack::operate::migrate::{Direction, Job, MoveOptions, Stage};
+use godwit_toolstack::run::{Effect, run};
+use std::rc::Rc;
+
+impl World {
+    /// Where the operator finds a guest, if any host lists it.
+    fn find(&self, guest: usize) -> Option<(Rc<Host>, DomainId)> {
+        let guest = &self.guests[guest];
+        self.hosts.iter().find_map(|host| {
+            let parts = host.tools()?.site.parts.clone();
+            let all = parts.hypervisor.state.borrow();
+            let mut domains = all.slots.iter().flatten();
+            let domain = domains.find(|domain| guest.is(domain))?;
+            Some((Rc::clone(host), id_of(&domain.info)))
+        })
+    }
+
+    pub(super) fn migrate(&mut self, guest: usize, options: MoveOptions) {
+        let Some((host, domain)) = self.find(guest) else {
+            return;
+        };
+        self.stats.begun += 1;
+        let tools = host.tools().expect("it was found by it");
+        let (name, peer) = (&self.guests[guest].name, host.peer_name());
+        let now_us = self.executor.now_us();
+        let job = tools.jobs.begin(Direction::Out, name, &peer, now_us);
+        self.watch.begun(guest, host.index, &job, options);
+        host.migrate(job, domain, options);
+    }
+
+    pub(super) fn cancel(&self, guest: usize) {
+        let name = &self.guests[guest].name;
+        for tools in self.hosts.iter().filter_map(|host| host.tools()) {
+            let jobs = tools.jobs.all();
+            let open = |job: &&Rc<Job>| job.name == *name && job.stage() != Stage::Done;
+            jobs.iter().filter(open).for_each(|job| job.cancel());
+        }
+    }
+
+    pub(super) fn command(&mut self, verb: &str, guest: usize) {
+        let Some((host, domain)) = self.find(guest) else {
+            return;
+        };
+        let tools = host.tools().expect("it was found by it");
+        let line = format!("xl {verb} {domain}");
+        if verb == "destroy" {
+            match tools.jobs.of(domain) {
+                Some(_) => {}
+                None => self.guests[guest].fate = Fate::MayBeGone("the operator destroyed it"),
+            }
+        }
+        let log = Rc::clone(&self.log);
+        host.spawn(async move {
+            let commands = parse_line(&line).expect("it is a command");
+            for command in commands {
+                let effect = run(&tools, "host", command).await;
+                if let Effect::Fail(why) = effect {
+                    log.borrow_mut()
+                        .push(format!("            {line}: {}", why.trim()));
+                }
+            }
+        });
+    }
+
+    pub(super) fn end(&mut self, guest: usize, again: bool) {
+        let guest = &mut self.guests[guest];
+        let Some((index, id)) = guest.home else {
+            return;
+        };
+        let Some(parts) = self.hosts[index].parts() else {
+            return;
+        };
+        let running = parts.hypervisor.with(id, |domain| runs(domain));
+        if running == Ok(true) {
+            let reason = match again {
+                true => ShutdownReason::Reboot,
+                false => ShutdownReason::PowerOff,
+            };
+            parts.hypervisor.end(id, reason);
+            guest.is_reborn = true;
+            guest.fate = Fate::MayBeGone("it ended by itself");
+        }
+    }
+}
