@@ -26,17 +26,13 @@ fn dirty_linux_qemu() -> Result<()> {
     site.shell_succeeds(
         "(while dd if=/dev/vda of=/dev/null bs=64k iflag=direct 2>/dev/null; do sleep 0.1; done) & true",
     )?;
-    site.shell_succeeds(
-        "(guest dirty mib=16 rate=1000 heartbeat=0 >/tmp/out || echo LOAD BAD) & true",
-    )?;
+    site.shell_succeeds("(guest dirty mib=16 rate=1000 heartbeat=0 >/tmp/out) & true")?;
     let said = site.says_in_time("xl dirty-log -n 4 -t 700 lin", " 0 missed")?;
     let found = reported(&said)?;
     ensure!(found >= PAGES_MIN, "{found} pages written:\n{said}");
     site.says_in_time("xl dirty-rate -t 3 lin", "dirty rate: ")?;
     let said = site.shell_succeeds("grep -c BAD /tmp/out; true")?;
     ensure!(said.trim_start().starts_with('0'), "{said}");
-    let console = site.host.command("xl console -n lin")?;
-    ensure!(!console.contains("LOAD BAD"), "{console}");
     let guest = site.guest();
     guest.clear(&mut site.host)
 }

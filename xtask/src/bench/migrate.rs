@@ -35,7 +35,7 @@ pub(crate) fn measure(emulators: &[Emulator], only: &str) -> Result<Vec<Row>> {
 fn moves(emulator: Emulator, only: &str) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for memory_mib in cases::sizes(emulator) {
-        let mut cases = cases::of(emulator, *memory_mib);
+        let mut cases = cases::of(*memory_mib);
         cases.retain(|case| case.name().contains(only));
         if cases.is_empty() {
             continue;
