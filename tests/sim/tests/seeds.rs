@@ -32,11 +32,17 @@ fn a_seed_always_gives_the_same_run() {
     }
 }
 
+/// Some seed ends with one of these complaints.
 fn found_out(broken: Broken, wanted: &[&str]) {
-    let found = (0..BROKEN_SEEDS).find_map(|seed| run_seed(seed, broken).err());
-    let found = found.unwrap_or_else(|| panic!("{broken:?} is not found out"));
-    let what = found.lines().next().unwrap_or_default();
-    assert!(wanted.iter().any(|wanted| what.contains(wanted)), "{found}");
+    let is_found = |seed| {
+        let complaint = run_seed(seed, broken).err().unwrap_or_default();
+        let what = complaint.lines().next().unwrap_or_default();
+        wanted.iter().any(|wanted| what.contains(wanted))
+    };
+    assert!(
+        (0..BROKEN_SEEDS).any(is_found),
+        "{broken:?} is not found out"
+    );
 }
 
 #[test]
@@ -91,14 +97,4 @@ fn wherever_the_power_of_the_destination_is_cut_both_sides_agree() {
     // Committed, flushed.
     assert_eq!(cut_everywhere(1, false, Broken::Nothing), Ok(2));
     cut_everywhere(1, true, Broken::Nothing).unwrap();
-}
-
-#[test]
-fn a_disk_that_does_not_flush_is_found_out() {
-    let found = cut_everywhere(1, true, Broken::Disk).unwrap_err();
-    let wanted = ["is not what it wrote", "did not write", "the clock"];
-    assert!(
-        wanted.iter().any(|wanted| found.contains(wanted)),
-        "{found}"
-    );
 }
