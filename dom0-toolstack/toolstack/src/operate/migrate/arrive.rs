@@ -117,6 +117,8 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
             .map(|()| "it runs here".into())
             .map_err(ToString::to_string);
         arriving.job.end(said);
+        // The domain is free at once, not when the other side has hung up.
+        arriving.made = None;
         let _ = arriving.talk.finish(FAREWELL_LIMIT_US).await;
         outcome
     }
