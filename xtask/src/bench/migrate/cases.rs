@@ -30,7 +30,7 @@ pub(super) struct Case {
     pub rate_bps: u64,
     /// `--on-miss`.
     pub on_miss: &'static str,
-    /// Whether the other host is to have it in the end.
+    /// Whether the other host must have it in the end; else it may stay.
     pub moves: bool,
 }
 
