@@ -10,7 +10,9 @@ static BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// What caches may take of the heap, bytes.
 pub(crate) fn spare_bytes() -> u64 {
-    BYTES.load(Ordering::Relaxed).saturating_sub(NOT_SPARE_BYTES)
+    BYTES
+        .load(Ordering::Relaxed)
+        .saturating_sub(NOT_SPARE_BYTES)
 }
 
 /// Never contended: one vCPU and no interrupts, so whoever holds the lock lets go of it before
