@@ -15,5 +15,6 @@ pub mod channel;
 pub mod encode;
 pub mod handover;
 pub mod link;
+pub mod postcopy;
 pub mod precopy;
 pub mod stream;

@@ -195,6 +195,7 @@ impl Watched {
             | Stage::Stop
             | Stage::Prove
             | Stage::HandOver
+            | Stage::Fetch
             | Stage::Clean => "progress",
         };
         if view.json {

@@ -42,7 +42,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use migrate::{Attempts, Jobs, MoveJournal};
+use migrate::{Attempts, Fetches, Jobs, MoveJournal};
 
 /// The toolstack of a host.
 pub struct Toolstack<S: Site> {
@@ -62,6 +62,8 @@ pub struct Toolstack<S: Site> {
     pub(crate) attempts: Attempts,
     /// What is on disk about moves.
     pub(crate) moves: MoveJournal,
+    /// Domains that run here and whose memory has not all come.
+    pub(crate) fetches: Fetches,
 }
 
 /// Names for completion, as they were when [`Toolstack::look`] last looked.
@@ -87,6 +89,7 @@ impl<S: Site> Toolstack<S> {
             jobs: Jobs::default(),
             attempts: Attempts::default(),
             moves: MoveJournal::default(),
+            fetches: Fetches::default(),
         }
     }
 

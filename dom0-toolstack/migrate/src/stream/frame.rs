@@ -73,6 +73,14 @@ kinds! {
     /// A configuration file: its path, a line feed, its text; in the answer `taken` or `refused`, a line
     /// feed, and why.
     0x0142 OFFLINE "offline";
+    /// Runs of pages that stay at the source when the domain goes (post-copy), as in ZEROES.
+    0x0150 MISSING "missing pages";
+    /// Runs of them that the destination asks for, in the order in which it wants them, as in ZEROES.
+    0x0151 FETCH "fetch";
+    /// The answer: a batch. What was asked for and is not in it is the domain's no more.
+    0x0152 FETCHED "fetched";
+    /// Nothing is missing any more: the digest of what was fetched, and whether it is of all (u8).
+    0x0153 COMPLETE "complete";
     /// The last frame; no body.
     0x7fff END "end";
     /// Where the domain comes from, text for people.

@@ -173,7 +173,14 @@ impl<S: Site> Toolstack<S> {
         if domain == DomainId::CONTROL {
             return Err(OperateError::Refused(Status::Denied));
         }
-        let _busy = self.reserve(domain)?;
+        let _busy = match self.fetches.forget(domain) {
+            // Whoever ends it does without the rest of its memory.
+            true => self
+                .registry
+                .reserve(domain)
+                .ok_or(OperateError::Busy(domain))?,
+            false => self.reserve(domain)?,
+        };
         let hypervisor = self.site.hypervisor();
         hypervisor.domain_info(domain)?;
         // A dom0 that dies now goes on with it.
@@ -189,7 +196,8 @@ impl<S: Site> Toolstack<S> {
         &self,
         domain: DomainId,
     ) -> Result<crate::registry::Busy<'_>, OperateError> {
-        let busy = self.registry.reserve(domain);
+        let free = !self.fetches.has(domain);
+        let busy = free.then(|| self.registry.reserve(domain)).flatten();
         busy.ok_or_else(|| {
             let moving = self.jobs.why_not(domain);
             moving.unwrap_or(OperateError::Busy(domain))

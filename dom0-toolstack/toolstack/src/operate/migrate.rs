@@ -13,6 +13,9 @@
 //!   take the domain apart
 //! ```
 //!
+//! With post-copy the pages that are missing at the stop are only named; the destination, which runs the domain already, fetches
+//! them ([`fetch`]) from the source, which keeps all of it until nothing is missing ([`rest`]).
+//!
 //! Which of the two may run the domain is decided by the machines of `godwit_migrate::handover`; here
 //! is what they want done. Until the source has given the domain up, every failure ends with the domain
 //! running there and nothing left at the destination. Afterwards the source asks until it has an answer.
@@ -23,12 +26,14 @@ mod check;
 mod copy;
 mod destination;
 mod evacuate;
+mod fetch;
 mod hashes;
 mod hello;
 mod job;
 mod journal;
 mod kept;
 mod landing;
+mod leave;
 mod measure;
 mod objection;
 mod offline;
@@ -37,6 +42,7 @@ mod plan;
 mod progress;
 mod queue;
 mod report;
+mod rest;
 mod settle;
 mod source;
 mod stop;
@@ -49,6 +55,7 @@ mod written;
 pub use attempts::Attempts;
 pub use copy::Totals;
 pub use evacuate::{Evacuated, Wanted, unwatched};
+pub use fetch::Fetches;
 pub use job::{ARRIVALS_MAX, Direction, Job, Jobs, Stage};
 pub use journal::GivenUp;
 pub(crate) use journal::MoveJournal;
@@ -79,8 +86,17 @@ pub struct MoveOptions {
     pub bandwidth_bytes: Option<u64>,
     /// Pause the domain first, then send everything.
     pub stop_and_copy: bool,
+    /// Run it there after the first round, and fetch the rest as it is touched.
+    pub postcopy: bool,
     /// Read all memory again on both sides while the domain stands still, and compare.
     pub verify: bool,
+}
+
+impl MoveOptions {
+    /// Whether it may end in post-copy.
+    fn may_postcopy(&self) -> bool {
+        self.postcopy || self.goals.on_miss == OnMiss::PostCopy
+    }
 }
 
 impl Default for MoveOptions {
@@ -93,6 +109,7 @@ impl Default for MoveOptions {
             },
             bandwidth_bytes: None,
             stop_and_copy: false,
+            postcopy: false,
             verify: false,
         }
     }

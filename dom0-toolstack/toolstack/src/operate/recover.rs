@@ -43,6 +43,9 @@ impl<S: Site> Toolstack<S> {
             }
             self.serve_again(domain, &mut told).await;
             self.start_arrived(domain)?;
+            if let Some(line) = self.go_on_fetching(domain)? {
+                told.push(line);
+            }
         }
         Ok(told)
     }

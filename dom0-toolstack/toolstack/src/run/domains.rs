@@ -193,6 +193,11 @@ fn migrate_cancel<S: Site>(toolstack: &Toolstack<S>, domain: DomainId) -> Result
         Stage::HandOver => {
             return other("it is given up already: only the other host can bring it back");
         }
+        Stage::Fetch => {
+            return other(
+                "it runs on one host and part of its memory is still on the other: only when all of it has come is the move over",
+            );
+        }
         Stage::Clean | Stage::Done => return other("it has moved already"),
     }
     Ok(())

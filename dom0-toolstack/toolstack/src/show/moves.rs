@@ -49,6 +49,7 @@ pub fn moves(jobs: &[Rc<Job>], limit: u32, now_us: u64) -> String {
         let what = match job.outcome() {
             Some(Ok(_)) => "moved".into(),
             Some(Err(why)) => why.replace('\n', "; "),
+            None if job.stage() == Stage::Fetch => fetching(job),
             None => job
                 .stuck()
                 .unwrap_or_else(|| job.lines(0).pop().unwrap_or_default()),
@@ -61,6 +62,7 @@ pub fn moves(jobs: &[Rc<Job>], limit: u32, now_us: u64) -> String {
             | Stage::Stop
             | Stage::Prove
             | Stage::HandOver
+            | Stage::Fetch
             | Stage::Clean => Some(now_us.saturating_sub(job.begun_us) / 1_000_000),
         };
         table.row(alloc::vec![
@@ -201,4 +203,18 @@ pub fn moves_json(jobs: &[Rc<Job>], over: bool) -> String {
         .filter(|job| !over || job.stage() == Stage::Done);
     let lines: Vec<String> = wanted.map(|job| move_json(job, "job")).collect();
     lines.concat()
+}
+
+/// How the fetching is going.
+fn fetching(job: &Job) -> String {
+    let fetched = job.fetched();
+    let link = match job.is_linked() {
+        true => "",
+        false => "link lost, waiting; ",
+    };
+    let mean_us = fetched.waited_us.checked_div(fetched.faults).unwrap_or(0);
+    format!(
+        "{link}{} pages missing, {} faults served, waited for {mean_us} us, at most {} us",
+        fetched.missing, fetched.faults, fetched.waited_us_max
+    )
 }

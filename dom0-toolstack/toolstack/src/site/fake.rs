@@ -51,6 +51,8 @@ pub struct FakeDevices {
     pub quiesced: RefCell<Vec<DomainId>>,
     /// Pages that devices have written to, of domains where that is noted. Tests write here.
     pub written: RefCell<BTreeMap<DomainId, Vec<u64>>>,
+    /// What the devices of a domain write again and again.
+    pub still_written: RefCell<Option<(DomainId, Vec<u64>)>>,
     /// Absent pages that devices wait for. Tests write here.
     pub wanted: RefCell<BTreeSet<u64>>,
     /// What balloons were told, pages.
@@ -155,10 +157,13 @@ impl DeviceHost for FakeDevices {
 
     fn dirty_take(&self, domain: DomainId) -> Vec<u64> {
         let mut written = self.written.borrow_mut();
-        written
-            .get_mut(&domain)
-            .map(core::mem::take)
-            .unwrap_or_default()
+        let Some(noted) = written.get_mut(&domain) else {
+            return Vec::new();
+        };
+        match &*self.still_written.borrow() {
+            Some((restless, words)) if *restless == domain => words.clone(),
+            Some(_) | None => core::mem::take(noted),
+        }
     }
 
     fn ring_pages(&self, _: DomainId) -> Vec<(u64, u64)> {

@@ -51,6 +51,11 @@ const BANDWIDTH: Opt = option(
     "most MiB a second on the network",
 );
 const STOP: Opt = flag('s', "stop-and-copy", "pause it first, then send everything");
+const POSTCOPY: Opt = flag(
+    'P',
+    "postcopy",
+    "after one round run it there, and fetch the rest as it is touched",
+);
 const VERIFY: Opt = flag(
     'v',
     "verify",
@@ -60,14 +65,15 @@ const VERIFY: Opt = flag(
 #[rustfmt::skip]
 pub(super) static SPECS: &[Spec] = &[
     spec("xl migrate", &[DOMAIN, DOMAINS, HOST],
-        &[DOWNTIME, DEADLINE, ON_MISS, BANDWIDTH, STOP, VERIFY, PLAINTEXT, JSON,
+        &[DOWNTIME, DEADLINE, ON_MISS, BANDWIDTH, STOP, POSTCOPY, VERIFY, PLAINTEXT, JSON,
           flag('c', "offline", "move configuration files, of domains that do not run, instead"),
           flag('n', "dry-run", "check, measure and predict; change nothing")],
         ["move domains to another host while they run",
          "HOST is one that xl host-list shows (xl host-add adds one), with --plaintext also an address.\n\
           Whatever fails, the domain runs on one of the two. Ctrl-C calls it off. throttle slows its\n\
-          writes down, pause stops it however long that takes, abort leaves it here. Its disks must be\n\
-          nbd:// exports. More domains than xl migrate-limit says wait for their turn.\n\
+          writes down, pause stops it however long that takes, abort leaves it here, postcopy runs it there\n\
+          before its memory, which then depends on both hosts. Its disks must be nbd:// exports.\n\
+          More domains than xl migrate-limit says wait for their turn.\n\
           With --offline DOMAIN is a path, guests/web.cfg; kernels stay where they are.\n"],
         migrate),
     spec("xl migrate-status", &[], &[JSON],
@@ -155,10 +161,7 @@ fn options(spec: &'static Spec, arguments: &Arguments) -> Result<MoveOptions, Co
         None | Some("throttle") => OnMiss::Throttle,
         Some("pause") => OnMiss::Pause,
         Some("abort") => OnMiss::Abort,
-        Some("postcopy") => {
-            let what = "not implemented: --on-miss=postcopy".into();
-            return Err(usage_error(spec, what));
-        }
+        Some("postcopy") => OnMiss::PostCopy,
         Some(other) => {
             let what = format!("WHAT is throttle, pause, abort or postcopy, not '{other}'");
             return Err(usage_error(spec, what));
@@ -175,6 +178,7 @@ fn options(spec: &'static Spec, arguments: &Arguments) -> Result<MoveOptions, Co
         },
         bandwidth_bytes: bandwidth_mib.map(|mib| u64::from(mib) << 20),
         stop_and_copy: arguments.has('s'),
+        postcopy: arguments.has('P'),
         verify: arguments.has('v'),
     })
 }

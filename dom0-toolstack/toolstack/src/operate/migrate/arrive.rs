@@ -112,6 +112,9 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
             Ok(()) => Ok(()),
             Err(cause) => Err(arriving.give_up(cause).await),
         };
+        if outcome.is_ok() && arriving.missing() > 0 {
+            return arriving.fetch().await;
+        }
         let said = outcome
             .as_ref()
             .map(|()| "it runs here".into())
@@ -192,6 +195,20 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         Ok(noted.map_err(refused(Step::Register))?)
     }
 
+    fn missing(&self) -> u64 {
+        self.made.as_ref().map_or(0, |made| made.landing.missing())
+    }
+
+    /// The domain runs here; fetches the rest of its memory.
+    async fn fetch(self) -> Result<(), OperateError> {
+        let made = self.made.expect("it runs");
+        // What runs is found by its number now; the job keeps others away from it.
+        drop((made.landing, made._busy));
+        let (tools, domain) = (self.tools, made.domain);
+        tools.begin_fetch(domain, self.attempt, self.job);
+        tools.fetch_by(domain, self.talk).await
+    }
+
     /// Takes what comes until the domain runs here.
     async fn serve(&mut self) -> Result<(), OperateError> {
         while self.state != State::Running {
@@ -222,6 +239,7 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
                 self.talk.push(ANSWER_LIMIT_US).await
             }
             FrameKind::HOLES => made.landing.take_holes(&frame.body),
+            FrameKind::MISSING => made.landing.take_missing(hypervisor, &frame.body).await,
             FrameKind::STOPPED => {
                 let body = frame.body.as_slice().try_into();
                 let body = body.map_err(|_| unexpected(&self.talk, &frame))?;
@@ -292,6 +310,8 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
             return Err(OperateError::Other(what.into()));
         }
         made.landing.trim(hypervisor)?;
+        // Before devices look at its memory.
+        made.landing.arm(hypervisor)?;
         if self.hello.verify {
             made.landing.verify(hypervisor).await?;
         }

@@ -3,6 +3,7 @@
 use super::hashes::Hashes;
 use super::job::{Job, Jobs, Loan};
 use super::landing::near;
+use super::leave::runs_of;
 use super::talk::Talk;
 use super::{ANSWER_LIMIT_US, MoveOptions};
 use crate::dirty::DirtyLog;
@@ -42,6 +43,8 @@ pub(super) const COSTS: Costs = Costs {
 const CACHE_8THS: u64 = 7;
 /// What a page takes in the cache.
 const CACHED_PAGE_BYTES: u64 = PAGE_SIZE_BYTES + 64;
+/// Runs named by one frame.
+const RUNS_MAX: usize = 4096;
 /// How far ahead of the bandwidth asked for bytes may be.
 const BURST_US: u64 = 20_000;
 
@@ -56,6 +59,15 @@ pub struct Totals {
     pub bytes: u64,
 }
 
+/// How what is missing at the stop gets there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pages {
+    /// Sent before it runs there.
+    Sent,
+    /// Fetched while it runs there.
+    Fetched,
+}
+
 /// A batch under way.
 struct UnderWay {
     pages: usize,
@@ -65,19 +77,19 @@ struct UnderWay {
 
 /// The copying of one domain's memory.
 pub(super) struct Copy<'a, S: Site> {
-    site: &'a S,
-    domain: DomainId,
+    pub(super) site: &'a S,
+    pub(super) domain: DomainId,
     log: DirtyLog,
     /// Guest pages it may have.
-    ranges: Vec<Range<u64>>,
+    pub(super) ranges: Vec<Range<u64>>,
     capacity: u64,
-    precopy: PreCopy,
+    pub(super) precopy: PreCopy,
     encoder: Encoder,
     /// The cache's memory.
     _loan: Loan<'a>,
-    hashes: Hashes,
+    pub(super) hashes: Hashes,
     /// Pages that were sent and are there no more.
-    holes: Vec<u64>,
+    pub(super) holes: Vec<u64>,
     under_way: VecDeque<UnderWay>,
     taken_us: u64,
     bandwidth_bytes: Option<u64>,
@@ -164,9 +176,13 @@ impl<'a, S: Site> Copy<'a, S> {
         &mut self,
         talk: &mut Talk<'_, S, L>,
         job: &Job,
-    ) -> Result<(), OperateError> {
+        postcopy: bool,
+    ) -> Result<Pages, OperateError> {
         loop {
             job.check_cancelled()?;
+            if postcopy && self.precopy.progress().round > 0 {
+                return Ok(Pages::Fetched);
+            }
             let now_us = self.site.now_us();
             match self.precopy.next(now_us) {
                 Next::Send(pages) => self.send(talk, &pages).await?,
@@ -181,7 +197,7 @@ impl<'a, S: Site> Copy<'a, S> {
                 Next::Stop { downtime_us } => {
                     let ms = downtime_us / 1000;
                     job.tell(format!("stopping it: a downtime of {ms} ms is expected"));
-                    return Ok(());
+                    return Ok(Pages::Sent);
                 }
                 Next::Throttle { pages_per_s } => {
                     job.tell(format!(
@@ -190,8 +206,10 @@ impl<'a, S: Site> Copy<'a, S> {
                     let hypervisor = self.site.hypervisor();
                     hypervisor.dirty_quota(self.domain, pages_per_s)?;
                 }
-                Next::PostCopy(_) => {
-                    return Err(OperateError::Other("not implemented: post-copy".into()));
+                Next::PostCopy(miss) => {
+                    let why = missed(miss);
+                    job.tell(format!("{why}: it goes before its memory"));
+                    return Ok(Pages::Fetched);
                 }
                 Next::Abort(miss) => return Err(OperateError::Other(missed(miss))),
             }
@@ -215,7 +233,7 @@ impl<'a, S: Site> Copy<'a, S> {
     }
 
     /// What was written to since the last harvest, by the guest and by back ends.
-    fn harvest(&self) -> Result<Vec<u64>, OperateError> {
+    pub(super) fn harvest(&self) -> Result<Vec<u64>, OperateError> {
         let mut dirty = alloc::vec![0u64; self.capacity.div_ceil(64) as usize];
         let mut add = |first: u64, words: &[u64]| {
             let at = ((first / 64) as usize).min(dirty.len());
@@ -248,28 +266,39 @@ impl<'a, S: Site> Copy<'a, S> {
             self.find_holes().await?;
         }
         if !self.holes.is_empty() {
-            let runs: Vec<Range<u64>> = self.holes.iter().map(|page| *page..page + 1).collect();
-            let most = 4096;
-            for runs in runs.chunks(most) {
-                let body = encode_zeroes(runs);
-                talk.say(FrameKind::HOLES, &[&body], ANSWER_LIMIT_US)
-                    .await?;
-            }
+            let runs = runs_of(self.holes.iter().copied());
+            self.name(talk, FrameKind::HOLES, &runs).await?;
         }
         self.drain(talk).await
     }
 
-    /// Looks for pages that were sent and that the balloon has given back since.
-    async fn find_holes(&mut self) -> Result<(), OperateError> {
+    pub(super) async fn name<L: Link>(
+        &self,
+        talk: &mut Talk<'_, S, L>,
+        kind: FrameKind,
+        runs: &[Range<u64>],
+    ) -> Result<(), OperateError> {
+        for runs in runs.chunks(RUNS_MAX) {
+            let body = encode_zeroes(runs);
+            talk.say(kind, &[&body], ANSWER_LIMIT_US).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_there(&self, page: u64) -> Result<bool, OperateError> {
         let hypervisor = self.site.hypervisor();
-        for (count, page) in self.ranges.iter().cloned().flatten().enumerate() {
-            let there = match hypervisor.memory_read(self.domain, page * PAGE_SIZE_BYTES, &mut [0])
-            {
-                Ok(()) => true,
-                Err(status) if is_hole(status) => false,
-                Err(status) => return Err(status.into()),
-            };
-            if !there && self.hashes.remove(page) {
+        match hypervisor.memory_read(self.domain, page * PAGE_SIZE_BYTES, &mut [0]) {
+            Ok(()) => Ok(true),
+            Err(status) if is_hole(status) => Ok(false),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    /// Looks for pages that were sent and that the balloon has given back since.
+    pub(super) async fn find_holes(&mut self) -> Result<(), OperateError> {
+        let ranges = self.ranges.clone();
+        for (count, page) in ranges.into_iter().flatten().enumerate() {
+            if !self.is_there(page)? && self.hashes.remove(page) {
                 self.encoder.forget(page);
                 self.holes.push(page);
             }
@@ -281,7 +310,7 @@ impl<'a, S: Site> Copy<'a, S> {
     }
 
     /// Sends pages, as one batch or more.
-    async fn send<L: Link>(
+    pub(super) async fn send<L: Link>(
         &mut self,
         talk: &mut Talk<'_, S, L>,
         pages: &[u64],
@@ -426,7 +455,10 @@ impl<'a, S: Site> Copy<'a, S> {
     }
 
     /// Waits until everything sent was taken.
-    async fn drain<L: Link>(&mut self, talk: &mut Talk<'_, S, L>) -> Result<(), OperateError> {
+    pub(super) async fn drain<L: Link>(
+        &mut self,
+        talk: &mut Talk<'_, S, L>,
+    ) -> Result<(), OperateError> {
         while !self.under_way.is_empty() {
             self.hear_taken(talk).await?;
         }

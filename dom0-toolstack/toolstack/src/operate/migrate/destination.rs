@@ -24,6 +24,7 @@ impl<S: Site> Toolstack<S> {
             boot: self.boot()?,
             purpose,
             verify,
+            postcopy: true,
             wall_s: self.wall_s(),
         })
     }
@@ -52,13 +53,23 @@ impl<S: Site> Toolstack<S> {
             Purpose::Check => self.examine(talk, &hello).await,
             Purpose::Recall => self.answer_recall(talk).await,
             Purpose::Offline => self.take_offline(talk).await,
+            Purpose::Fetch => self.fetch_on(talk).await,
         }
     }
 
     /// Answers what became of an attempt.
     async fn answer<L: Link>(&self, mut talk: Talk<'_, S, L>) -> Result<(), OperateError> {
+        self.tell_of_attempt(&mut talk).await?;
+        talk.finish(FAREWELL_LIMIT_US).await
+    }
+
+    /// The same, for a conversation that may go on: the attempt, if its domain is this host's.
+    pub(super) async fn tell_of_attempt<L: Link>(
+        &self,
+        talk: &mut Talk<'_, S, L>,
+    ) -> Result<Option<Attempt>, OperateError> {
         let frame = talk.hear(ANSWER_LIMIT_US).await?;
-        let request = request(&talk, &frame)?;
+        let request = request(talk, &frame)?;
         let here = self.boot()?;
         self.until_settled(request.attempt).await;
         let state = self.attempts.state(request.attempt);
@@ -81,7 +92,8 @@ impl<S: Site> Toolstack<S> {
             talk.say(FrameKind::REPLY, &[&reply.encode()], ANSWER_LIMIT_US)
                 .await?;
         }
-        talk.finish(FAREWELL_LIMIT_US).await
+        let ours = next == State::Running && !committed;
+        Ok(ours.then_some(request.attempt))
     }
 
     /// Waits while another connection works on an attempt: it ends by itself, in bounded time.

@@ -4,9 +4,10 @@
 //! godwit-migrate 1        the version of the conversation, readable alone
 //! host host-a
 //! boot 00c0ffee00c0ffee
-//! purpose move            move | ask | check | recall | offline
+//! purpose move            move | ask | check | recall | offline | fetch
 //! wall 1700000000         the time of day, seconds since 1970, if the host knows
 //! verify 0
+//! postcopy 1              it knows post-copy
 //! ```
 //!
 //! Keys that are not known are passed over: later versions may add some.
@@ -37,6 +38,8 @@ pub(super) enum Purpose {
     Recall,
     /// A configuration is to come.
     Offline,
+    /// A domain has gone before its memory: the asker has the rest.
+    Fetch,
 }
 
 /// Who is there.
@@ -47,6 +50,8 @@ pub(super) struct Hello {
     pub(super) purpose: Purpose,
     /// All memory is to be read again and compared.
     pub(super) verify: bool,
+    /// It knows post-copy.
+    pub(super) postcopy: bool,
     /// Its time of day, seconds since 1970, if it knows.
     pub(super) wall_s: Option<u64>,
 }
@@ -58,6 +63,7 @@ impl Hello {
             boot,
             purpose,
             verify,
+            postcopy,
             wall_s,
         } = self;
         let purpose = match purpose {
@@ -66,12 +72,14 @@ impl Hello {
             Purpose::Check => "check",
             Purpose::Recall => "recall",
             Purpose::Offline => "offline",
+            Purpose::Fetch => "fetch",
         };
         let wall = wall_s.map_or_else(String::new, |wall_s| format!("wall {wall_s}\n"));
         format!(
-            "{MAGIC} {VERSION}\nhost {host}\nboot {:016x}\npurpose {purpose}\nverify {}\n{wall}",
+            "{MAGIC} {VERSION}\nhost {host}\nboot {:016x}\npurpose {purpose}\nverify {}\npostcopy {}\n{wall}",
             boot.0,
-            u8::from(*verify)
+            u8::from(*verify),
+            u8::from(*postcopy),
         )
     }
 
@@ -88,7 +96,7 @@ impl Hello {
             ));
         }
         let (mut host, mut boot, mut purpose) = (None, None, None);
-        let (mut verify, mut wall_s) = (false, None);
+        let (mut verify, mut postcopy, mut wall_s) = (false, false, None);
         for (key, value) in lines.filter_map(|line| line.split_once(' ')) {
             match key {
                 "host" => host = Some(value).filter(|name| is_name(name)),
@@ -104,10 +112,12 @@ impl Hello {
                         "check" => Some(Purpose::Check),
                         "recall" => Some(Purpose::Recall),
                         "offline" => Some(Purpose::Offline),
+                        "fetch" => Some(Purpose::Fetch),
                         _ => None,
                     }
                 }
                 "verify" => verify = value == "1",
+                "postcopy" => postcopy = value == "1",
                 "wall" => wall_s = value.parse().ok(),
                 _later => {}
             }
@@ -118,6 +128,7 @@ impl Hello {
             boot: Boot(boot.ok_or_else(|| missing("boot"))?),
             purpose: purpose.ok_or_else(|| missing("purpose"))?,
             verify,
+            postcopy,
             wall_s,
         })
     }
@@ -140,6 +151,7 @@ mod tests {
             boot: Boot(0xabc),
             purpose: Purpose::Ask,
             verify: true,
+            postcopy: true,
             wall_s: Some(1_700_000_000),
         };
         let text = hello.encode();

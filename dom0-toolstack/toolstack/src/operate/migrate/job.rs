@@ -13,6 +13,7 @@ use core::cell::{Cell, RefCell};
 use core::fmt;
 use godwit_abi::DomainId;
 use godwit_migrate::encode::choice::Sent;
+use godwit_migrate::postcopy::Fetched;
 use godwit_migrate::precopy::Progress;
 
 /// Jobs that are over and still shown.
@@ -46,6 +47,8 @@ pub enum Stage {
     Prove,
     /// It is given up here and not yet known to run there.
     HandOver,
+    /// It runs there; what was missing of its memory goes over.
+    Fetch,
     /// What is left here is freed.
     Clean,
     /// Over.
@@ -61,6 +64,7 @@ impl fmt::Display for Stage {
             Stage::Stop => "stop",
             Stage::Prove => "prove",
             Stage::HandOver => "hand over",
+            Stage::Fetch => "fetch",
             Stage::Clean => "clean",
             Stage::Done => "done",
         })
@@ -89,6 +93,8 @@ pub struct Job {
     rest_us: Cell<Option<u64>>,
     actual: Cell<Option<Actual>>,
     cancelled: Cell<bool>,
+    fetched: Cell<Fetched>,
+    linked: Cell<bool>,
     lines: RefCell<Vec<String>>,
     outcome: RefCell<Option<Result<String, String>>>,
 }
@@ -117,6 +123,21 @@ impl Job {
     /// What it has taken, if it has succeeded.
     pub fn actual(&self) -> Option<Actual> {
         self.actual.get()
+    }
+
+    /// How the fetching of what was missing is going.
+    pub fn fetched(&self) -> Fetched {
+        self.fetched.get()
+    }
+
+    /// Whether the two hosts are connected, while memory is fetched.
+    pub fn is_linked(&self) -> bool {
+        self.linked.get()
+    }
+
+    pub(super) fn note_fetched(&self, fetched: Fetched, linked: bool) {
+        self.fetched.set(fetched);
+        self.linked.set(linked);
     }
 
     /// How it ended, if it has.
@@ -274,6 +295,8 @@ impl Jobs {
             rest_us: Cell::new(None),
             actual: Cell::new(None),
             cancelled: Cell::new(false),
+            fetched: Cell::default(),
+            linked: Cell::new(true),
             lines: RefCell::default(),
             outcome: RefCell::default(),
         });

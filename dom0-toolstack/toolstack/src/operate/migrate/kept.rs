@@ -7,6 +7,7 @@
 //! state copying                  copying | committing
 //! pauses 0                       how often the operator had paused it
 //! peer host-b
+//! rest 1                         if memory stays here that the other host fetches (post-copy)
 //! ```
 //!
 //! Entry point for bytes nobody vouches for: [`Kept::decode`].
@@ -28,6 +29,8 @@ pub(crate) struct Kept {
     pub(crate) is_committing: bool,
     pub(crate) pauses: u32,
     pub(crate) peer: String,
+    /// Memory that has not gone with it.
+    pub(crate) rest: bool,
 }
 
 impl Kept {
@@ -38,13 +41,15 @@ impl Kept {
             is_committing,
             pauses,
             peer,
+            rest,
         } = self;
+        let rest = if *rest { "rest 1\n" } else { "" };
         let state = match is_committing {
             true => "committing",
             false => "copying",
         };
         format!(
-            "{MAGIC}\nattempt {:016x}\nboot {:016x}\nstate {state}\npauses {pauses}\npeer {peer}\n",
+            "{MAGIC}\nattempt {:016x}\nboot {:016x}\nstate {state}\npauses {pauses}\npeer {peer}\n{rest}",
             attempt.0, boot.0
         )
     }
@@ -64,6 +69,7 @@ impl Kept {
             },
             pauses: value("pauses")?.parse().ok()?,
             peer: value("peer")?.into(),
+            rest: value("rest") == Some("1"),
         })
     }
 }
@@ -81,6 +87,7 @@ mod tests {
                 is_committing,
                 pauses: 1,
                 peer: "10.77.0.2".into(),
+                rest: is_committing,
             };
             assert_eq!(Kept::decode(kept.encode().as_bytes()), Some(kept));
         }

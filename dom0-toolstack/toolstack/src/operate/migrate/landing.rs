@@ -16,6 +16,7 @@ use godwit_abi::{DomainId, PAGE_SIZE_BYTES};
 use godwit_migrate::encode::batch::{self, Item};
 use godwit_migrate::encode::choice::{Encoding, decode, decode_delta};
 use godwit_migrate::encode::{PAGE_BYTES, Page};
+use godwit_migrate::precopy::PageSet;
 use godwit_migrate::stream::{MemoryDigest, Zeroes};
 
 /// Pages populated together: a large page.
@@ -35,6 +36,8 @@ pub(super) struct Landing {
     /// Chunks that are populated.
     chunks: BTreeSet<u64>,
     hashes: Hashes,
+    /// Pages that stay at the source for now.
+    missing: PageSet,
     page: Box<Page>,
     /// Consecutive pages to be written, and the first one's number.
     run: Vec<u8>,
@@ -66,12 +69,12 @@ fn bad(what: &str) -> OperateError {
 impl Landing {
     pub(super) fn new(domain: DomainId, memory_max_mib: u64) -> Self {
         let pages = |range: Range<u64>| range.start / PAGE_SIZE_BYTES..range.end / PAGE_SIZE_BYTES;
+        let memory = memory_of(memory_max_mib << 20).into_iter();
+        let ranges: Vec<Range<u64>> = memory.map(pages).collect();
         Self {
             domain,
-            ranges: memory_of(memory_max_mib << 20)
-                .into_iter()
-                .map(pages)
-                .collect(),
+            missing: PageSet::new(ranges.last().map_or(0, |range| range.end)),
+            ranges,
             chunks: BTreeSet::new(),
             hashes: Hashes::default(),
             page: Box::new([0; PAGE_BYTES]),
@@ -255,6 +258,43 @@ impl Landing {
         Ok(())
     }
 
+    /// Takes a MISSING body: pages that stay at the source for now; whatever came of them is old.
+    pub(super) async fn take_missing(
+        &mut self,
+        hypervisor: &impl Hypervisor,
+        body: &[u8],
+    ) -> Result<(), OperateError> {
+        let runs = Zeroes::decode(body).map_err(|_| bad("missing pages that are none"))?;
+        for run in runs {
+            self.populate(hypervisor, run.clone()).await?;
+            for page in run {
+                self.hashes.remove(page);
+                self.missing.insert(page);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages that stay at the source for now.
+    pub(super) fn missing(&self) -> u64 {
+        self.missing.len()
+    }
+
+    /// Lets nobody see what is in them.
+    pub(super) fn arm(&self, hypervisor: &impl Hypervisor) -> Result<(), OperateError> {
+        let (mut words, mut first) = (self.missing.words(), 0);
+        while words.iter().any(|word| *word != 0) {
+            let pages = words.len() as u64 * 64;
+            let done = hypervisor.absent_arm(self.domain, first, pages, words)? / 64 * 64;
+            if done == 0 {
+                return Err(bad("pages that cannot be missing"));
+            }
+            words = words.get((done / 64) as usize..).unwrap_or_default();
+            first += done;
+        }
+        Ok(())
+    }
+
     /// Gives back what was populated and is not the domain's.
     pub(super) fn trim(&self, hypervisor: &impl Hypervisor) -> Result<(), OperateError> {
         let mut holes = Vec::new();
@@ -264,7 +304,7 @@ impl Landing {
             holes.extend(
                 pages
                     .filter(ours)
-                    .filter(|page| !self.hashes.contains(*page)),
+                    .filter(|page| !self.hashes.contains(*page) && !self.missing.contains(*page)),
             );
             if holes.len() + CHUNK_PAGES as usize > RELEASE_PAGES {
                 hypervisor.memory_release(self.domain, &holes)?;

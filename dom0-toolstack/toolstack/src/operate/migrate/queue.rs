@@ -79,7 +79,7 @@ impl Jobs {
                     working += 1;
                 }
                 // One that waits for another host's word may wait for long.
-                (Direction::Out, Stage::HandOver | Stage::Clean | Stage::Done)
+                (Direction::Out, Stage::HandOver | Stage::Fetch | Stage::Clean | Stage::Done)
                 | (Direction::In, _) => {}
             }
         }

@@ -4,6 +4,7 @@ use super::copy::Totals;
 use super::hello::Purpose;
 use super::job::{Direction, Job, Stage};
 use super::kept::{Kept, MOVE_BLOB};
+use super::rest::Rest;
 use super::source::{Leaving, hear_hello};
 use super::talk::{Talk, within};
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, MoveOptions, Peers, WORK_LIMIT_US};
@@ -18,8 +19,8 @@ use godwit_migrate::handover::source::{Input, State};
 use godwit_migrate::stream::FrameKind;
 
 /// The first pause between two questions, and the longest.
-const PAUSE_US: u64 = 1_000_000;
-const PAUSE_US_MAX: u64 = 15_000_000;
+pub(super) const PAUSE_US: u64 = 1_000_000;
+pub(super) const PAUSE_US_MAX: u64 = 15_000_000;
 
 impl<S: Site, P: Peers> Leaving<'_, S, P> {
     /// Asks whose the domain is until that is known. An error: it is here, and goes on.
@@ -174,12 +175,14 @@ impl<S: Site> Toolstack<S> {
             totals: Totals::default(),
             timeline: None,
             downtime_us: None,
+            rest: kept.rest.then(|| Rest::after_restart(kept.boot)),
         };
         let cause = OperateError::Other("dom0 was restarted".into());
         leaving.write_again().await;
         // Its devices must not serve what the other copy may be serving.
         match leaving.settle(cause).await {
             Ok(()) => {
+                leaving.give_rest(None).await;
                 leaving.clean().await?;
                 Ok(format!("it runs on {}", kept.peer))
             }

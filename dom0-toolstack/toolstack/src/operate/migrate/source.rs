@@ -1,12 +1,13 @@
 //! The source: gives a domain to another host, or keeps it.
 
 use super::check::{Readiness, object_to_departure};
-use super::copy::{Copy, Totals, still_there};
+use super::copy::{Copy, Pages, Totals, still_there};
 use super::destination::reason;
 use super::hello::{Hello, Purpose};
 use super::job::{Job, Stage};
 use super::kept::{Kept, MOVE_BLOB};
 use super::objection::{Cause, Objection, refuse};
+use super::rest::Rest;
 use super::survey::itself;
 use super::talk::Talk;
 use super::timeline::Timeline;
@@ -19,7 +20,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use godwit_abi::{DomainId, DomainInfo, Status};
 use godwit_migrate::handover::source::{self, Effects, Input, State};
-use godwit_migrate::handover::{Attempt, MESSAGE_BYTES, Reply, Request};
+use godwit_migrate::handover::{Attempt, Boot, MESSAGE_BYTES, Reply, Request};
 use godwit_migrate::link::Link;
 use godwit_migrate::stream::{Frame, FrameKind};
 
@@ -50,6 +51,8 @@ pub(super) struct Leaving<'a, S: Site, P: Peers> {
     pub(super) timeline: Option<Timeline>,
     /// From the pause until it was known to run there, microseconds.
     pub(super) downtime_us: Option<u64>,
+    /// Memory that does not go with it.
+    pub(super) rest: Option<Rest>,
 }
 
 impl<S: Site> Toolstack<S> {
@@ -110,6 +113,7 @@ impl<S: Site> Toolstack<S> {
             totals: Totals::default(),
             timeline: None,
             downtime_us: None,
+            rest: None,
         };
         leaving.run().await
     }
@@ -124,6 +128,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         let went = self.go(&mut talk).await;
         self.totals.bytes = talk.bytes();
         match went {
+            Ok(()) if self.rest.is_some() => self.give_rest(Some(talk)).await,
             Ok(()) => {
                 let _ = talk.finish(FAREWELL_LIMIT_US).await;
             }
@@ -138,6 +143,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             Err(cause) => {
                 drop(talk);
                 self.settle(cause).await?;
+                self.give_rest(None).await;
             }
         }
         self.clean().await?;
@@ -160,11 +166,12 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         self.is_armed = true;
         copy.arm().await?;
         self.foresee(talk, &mut copy).await?;
-        if !options.stop_and_copy {
-            copy.rounds(talk, self.job).await?;
-        }
+        let pages = match options.stop_and_copy {
+            true => Pages::Sent,
+            false => copy.rounds(talk, self.job, options.postcopy).await?,
+        };
         self.job.check_cancelled()?;
-        self.stop(talk, &mut copy).await?;
+        self.stop(talk, &mut copy, pages).await?;
         self.job.enter(Stage::Prove);
         let effects = self.step(Input::Stopped)?;
         self.ask(talk, &effects).await?;
@@ -206,6 +213,12 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         if hello.boot == mine.boot {
             return Err(refuse(&[itself(self.peer)]));
         }
+        if self.options.may_postcopy() && !hello.postcopy {
+            return Err(OperateError::Other(format!(
+                "{} does not know post-copy (--postcopy, --on-miss=postcopy): use --on-miss=throttle, pause or abort",
+                self.peer
+            )));
+        }
         let offered = Entry {
             phase: Phase::Building,
             arrival: Some(Arrival {
@@ -244,23 +257,30 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         Ok(effects)
     }
 
-    /// Notes the move with the domain.
-    pub(super) fn keep(&mut self, is_committing: bool) -> Result<(), OperateError> {
-        let boot = match self.state {
-            State::Copying(boot) | State::Proving(boot) | State::Committing(boot) => boot,
+    /// The boot of the other host that takes the domain.
+    pub(super) fn peers_boot(&self) -> Option<Boot> {
+        match self.state {
+            State::Copying(boot) | State::Proving(boot) | State::Committing(boot) => Some(boot),
             State::Offered
             | State::Orphaned(_)
             | State::Kept
             | State::Released
             | State::Moved
-            | State::Lost => unreachable!("nothing was agreed on with anybody"),
-        };
+            | State::Lost => None,
+        }
+    }
+
+    /// Notes the move with the domain.
+    pub(super) fn keep(&mut self, is_committing: bool) -> Result<(), OperateError> {
+        let boot = self.peers_boot();
+        let boot = boot.expect("nothing was agreed on with anybody");
         let kept = Kept {
             attempt: self.attempt,
             boot,
             is_committing,
             pauses: self.info.pauses,
             peer: self.peer.into(),
+            rest: is_committing && self.rest.is_some(),
         };
         self.is_kept = true;
         let hypervisor = self.tools.site.hypervisor();

@@ -1,7 +1,8 @@
 //! Stopping a domain: what is left of its memory, then its states, with the time they were read at.
 
-use super::copy::{Copy, still_there};
+use super::copy::{Copy, Pages, still_there};
 use super::job::Stage;
+use super::rest::Rest;
 use super::source::Leaving;
 use super::talk::{Talk, within};
 use super::time::Skew;
@@ -24,6 +25,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         &mut self,
         talk: &mut Talk<'_, S, L>,
         copy: &mut Copy<'_, S>,
+        pages: Pages,
     ) -> Result<(), OperateError> {
         let skew = compare_clocks(&self.tools.site, talk).await?;
         self.job.enter(Stage::Stop);
@@ -48,7 +50,13 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             }
         }
         let begun_us = site.now_us();
-        copy.rest(talk, info.memory_pages).await?;
+        match pages {
+            Pages::Sent => copy.rest(talk, info.memory_pages).await?,
+            Pages::Fetched => {
+                let left = copy.leave(talk, info.memory_pages).await?;
+                self.rest = self.peers_boot().map(|boot| Rest::new(boot, left));
+            }
+        }
         self.job.rest_took(site.now_us() - begun_us);
         self.note_time(|timeline, now_us| timeline.memory_us = now_us);
         self.totals = copy.totals(talk.bytes());

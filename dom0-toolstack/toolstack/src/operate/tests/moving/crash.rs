@@ -38,21 +38,22 @@ fn reborn(old: Toolstack<FakeSite>) -> Toolstack<FakeSite> {
 }
 
 /// Whether the move had ended before dom0 of the source died.
-fn source_dies_after(polls: usize) -> bool {
+pub(super) fn source_dies_after(polls: usize, options: MoveOptions) -> bool {
     let World {
         here,
         there,
         wire,
         domain,
-    } = world_of(40);
+    } = match options.postcopy {
+        true => postcopy::dirty(world_of(40)),
+        false => world_of(40),
+    };
     let mut serving = Serving::new();
     let mut over = false;
     {
         let job = here.jobs.begin(Direction::Out, "n", "there", 0);
         let mut moving: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
-            let _ = here
-                .migrate(&wire, &job, domain, MoveOptions::default())
-                .await;
+            let _ = here.migrate(&wire, &job, domain, options).await;
         });
         for _ in 0..polls {
             over = over || poll(&mut moving);
@@ -91,20 +92,21 @@ fn source_dies_after(polls: usize) -> bool {
 }
 
 /// The same of the destination's.
-fn destination_dies_after(polls: usize) -> bool {
+pub(super) fn destination_dies_after(polls: usize, options: MoveOptions) -> bool {
     let World {
         here,
         there,
         wire,
         domain,
-    } = world_of(40);
+    } = match options.postcopy {
+        true => postcopy::dirty(world_of(40)),
+        false => world_of(40),
+    };
     let mut over = false;
     let job = here.jobs.begin(Direction::Out, "n", "there", 0);
     let there = {
         let mut moving: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async {
-            let _ = here
-                .migrate(&wire, &job, domain, MoveOptions::default())
-                .await;
+            let _ = here.migrate(&wire, &job, domain, options).await;
         });
         {
             let mut serving = Serving::new();
@@ -142,7 +144,7 @@ fn destination_dies_after(polls: usize) -> bool {
 #[test]
 fn whenever_dom0_of_the_source_dies_one_copy_runs() {
     let mut polls = 0;
-    while !source_dies_after(polls) {
+    while !source_dies_after(polls, MoveOptions::default()) {
         polls += STEP;
     }
     assert!(polls > 30, "{polls}");
@@ -151,7 +153,7 @@ fn whenever_dom0_of_the_source_dies_one_copy_runs() {
 #[test]
 fn whenever_dom0_of_the_destination_dies_one_copy_runs() {
     let mut polls = 0;
-    while !destination_dies_after(polls) {
+    while !destination_dies_after(polls, MoveOptions::default()) {
         polls += STEP;
     }
     assert!(polls > 30, "{polls}");
