@@ -93,6 +93,8 @@ fn options(random: &Random) -> MoveOptions {
         bandwidth_bytes: random.pick(&[None, None, Some(3_000_000)]),
         stop_and_copy: random.one_in_thousand(120),
         verify: random.one_in_thousand(400),
+        // Post-copy is not in the seeds yet.
+        postcopy: false,
     }
 }
 

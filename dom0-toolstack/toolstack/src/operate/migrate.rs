@@ -43,6 +43,7 @@ mod progress;
 mod queue;
 mod report;
 mod rest;
+mod rounds;
 mod settle;
 mod source;
 mod stop;

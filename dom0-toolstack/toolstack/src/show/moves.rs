@@ -19,6 +19,18 @@ fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
 }
 
+/// How a job ended, or what it is at.
+fn what(job: &Job) -> String {
+    match job.outcome() {
+        Some(Ok(_)) => "moved".into(),
+        Some(Err(why)) => why.replace('\n', "; "),
+        None if job.stage() == Stage::Fetch => fetching(job),
+        None => job
+            .stuck()
+            .unwrap_or_else(|| job.lines(0).pop().unwrap_or_default()),
+    }
+}
+
 /// `xl migrate-status` at a time of the host's clock: a line a job, with how it ended if it has.
 pub fn moves(jobs: &[Rc<Job>], limit: u32, now_us: u64) -> String {
     if jobs.is_empty() {
@@ -46,14 +58,6 @@ pub fn moves(jobs: &[Rc<Job>], limit: u32, now_us: u64) -> String {
         let number = |of: fn(godwit_migrate::precopy::Progress) -> Option<u64>| {
             or_dash(progress.and_then(of))
         };
-        let what = match job.outcome() {
-            Some(Ok(_)) => "moved".into(),
-            Some(Err(why)) => why.replace('\n', "; "),
-            None if job.stage() == Stage::Fetch => fetching(job),
-            None => job
-                .stuck()
-                .unwrap_or_else(|| job.lines(0).pop().unwrap_or_default()),
-        };
         let seconds = match job.stage() {
             Stage::Done => None,
             Stage::Queue
@@ -80,7 +84,7 @@ pub fn moves(jobs: &[Rc<Job>], limit: u32, now_us: u64) -> String {
             number(|progress| progress.downtime_us.map(|us| us / 1000)),
             or_dash(job.eta_us().map(|eta| eta.in_units(1_000_000))),
             or_dash(seconds),
-            what,
+            what(job),
         ]);
     }
     let waiting = jobs

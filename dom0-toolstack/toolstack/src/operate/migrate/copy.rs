@@ -1,7 +1,7 @@
 //! The source's memory: rounds over what is dirty, each page encoded and its hash remembered.
 
 use super::hashes::Hashes;
-use super::job::{Job, Jobs, Loan};
+use super::job::{Jobs, Loan};
 use super::landing::near;
 use super::leave::runs_of;
 use super::talk::Talk;
@@ -16,12 +16,12 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
-use godwit_abi::{DomainId, DomainInfo, DomainState, PAGE_SIZE_BYTES, Status};
+use godwit_abi::{DomainId, DomainInfo, PAGE_SIZE_BYTES, Status};
 use godwit_migrate::encode::batch::{Batch, ENTRIES_MAX};
 use godwit_migrate::encode::choice::{Costs, Encoder, Encoding, Sent};
 use godwit_migrate::encode::{PAGE_BYTES, Page};
 use godwit_migrate::link::Link;
-use godwit_migrate::precopy::{Miss, Next, PageSet, PreCopy};
+use godwit_migrate::precopy::{PageSet, PreCopy};
 use godwit_migrate::stream::{FrameKind, MemoryDigest, encode_zeroes};
 
 /// Work between two moments in which other tasks run: pages that are compressed or hashed whole, and
@@ -84,7 +84,7 @@ pub(super) struct Copy<'a, S: Site> {
     pub(super) ranges: Vec<Range<u64>>,
     capacity: u64,
     pub(super) precopy: PreCopy,
-    encoder: Encoder,
+    pub(super) encoder: Encoder,
     /// The cache's memory.
     _loan: Loan<'a>,
     pub(super) hashes: Hashes,
@@ -169,67 +169,6 @@ impl<'a, S: Site> Copy<'a, S> {
             }
             yield_now().await;
         }
-    }
-
-    /// Copies until the domain may be stopped.
-    pub(super) async fn rounds<L: Link>(
-        &mut self,
-        talk: &mut Talk<'_, S, L>,
-        job: &Job,
-        postcopy: bool,
-    ) -> Result<Pages, OperateError> {
-        loop {
-            job.check_cancelled()?;
-            if postcopy && self.precopy.progress().round > 0 {
-                return Ok(Pages::Fetched);
-            }
-            let now_us = self.site.now_us();
-            match self.precopy.next(now_us) {
-                Next::Send(pages) => self.send(talk, &pages).await?,
-                Next::Harvest => {
-                    self.drain(talk).await?;
-                    still_there(self.site.hypervisor(), self.domain)?;
-                    let dirty = self.harvest()?;
-                    self.precopy.harvested(&dirty, self.site.now_us());
-                    self.report(job);
-                }
-                Next::Wait { until_us } => self.site.sleep_until(until_us).await,
-                Next::Stop { downtime_us } => {
-                    let ms = downtime_us / 1000;
-                    job.tell(format!("stopping it: a downtime of {ms} ms is expected"));
-                    return Ok(Pages::Sent);
-                }
-                Next::Throttle { pages_per_s } => {
-                    job.tell(format!(
-                        "it writes faster than the link carries: at most {pages_per_s} pages/s a vCPU now"
-                    ));
-                    let hypervisor = self.site.hypervisor();
-                    hypervisor.dirty_quota(self.domain, pages_per_s)?;
-                }
-                Next::PostCopy(miss) => {
-                    let why = missed(miss);
-                    job.tell(format!("{why}: it goes before its memory"));
-                    return Ok(Pages::Fetched);
-                }
-                Next::Abort(miss) => return Err(OperateError::Other(missed(miss))),
-            }
-        }
-    }
-
-    fn report(&self, job: &Job) {
-        let progress = self.precopy.progress();
-        job.advance(progress, self.encoder.sent());
-        let rate = |rate: Option<u64>| rate.unwrap_or(0);
-        job.tell(format!(
-            "round {}: {} KiB sent, {} pages left ({} hot), link {} KiB/s, {} pages/s dirty, downtime now {} ms",
-            progress.round,
-            progress.sent_bytes >> 10,
-            progress.pages_left,
-            progress.pages_hot,
-            rate(progress.link_rate) >> 10,
-            rate(progress.dirty_rate),
-            rate(progress.downtime_us) / 1000,
-        ));
     }
 
     /// What was written to since the last harvest, by the guest and by back ends.
@@ -492,31 +431,6 @@ impl<'a, S: Site> Copy<'a, S> {
             rounds: self.precopy.progress().round,
             sent: self.encoder.sent(),
             bytes,
-        }
-    }
-}
-
-fn missed(miss: Miss) -> alloc::string::String {
-    match miss {
-        Miss::NotConverging { best_us } => format!(
-            "it writes faster than the link carries: the best downtime in sight was {} ms \
-             (--max-downtime, --on-miss=throttle or pause)",
-            best_us / 1000
-        ),
-        Miss::Deadline => "the deadline is over".into(),
-    }
-}
-
-/// Refuses a domain that has ended.
-pub(super) fn still_there(
-    hypervisor: &impl Hypervisor,
-    domain: DomainId,
-) -> Result<DomainInfo, OperateError> {
-    let info = hypervisor.domain_info(domain)?;
-    match DomainState::from_number(info.state) {
-        Some(DomainState::Running | DomainState::Paused | DomainState::Building) => Ok(info),
-        Some(DomainState::Shutdown | DomainState::Crashed | DomainState::Dying) | None => {
-            Err(OperateError::Other("it has ended".into()))
         }
     }
 }

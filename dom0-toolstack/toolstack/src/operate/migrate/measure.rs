@@ -3,9 +3,10 @@
 //! does less of it before its first round, and predicts what it will be compared with.
 
 use super::check::{Readiness, object_to_departure};
-use super::copy::{COSTS, Copy, still_there};
+use super::copy::{COSTS, Copy};
 use super::objection::{Cause, Objection};
 use super::plan::{Measured, Prediction, Spread, Window};
+use super::rounds::still_there;
 use super::source::{Leaving, unexpected};
 use super::stop::compare_clocks;
 use super::survey::Survey;

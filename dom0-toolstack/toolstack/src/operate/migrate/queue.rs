@@ -1,7 +1,7 @@
 //! How many domains leave at a time, and the queue of those that wait; what was learned of other hosts.
 
 use super::job::{Direction, Job, Jobs, Stage};
-use crate::operate::migrate::copy::still_there;
+use crate::operate::migrate::rounds::still_there;
 use crate::operate::{OperateError, Toolstack};
 use crate::site::Site;
 use alloc::collections::BTreeMap;

@@ -1,13 +1,14 @@
 //! The source: gives a domain to another host, or keeps it.
 
 use super::check::{Readiness, object_to_departure};
-use super::copy::{Copy, Pages, Totals, still_there};
+use super::copy::{Copy, Pages, Totals};
 use super::destination::reason;
 use super::hello::{Hello, Purpose};
 use super::job::{Job, Stage};
 use super::kept::{Kept, MOVE_BLOB};
 use super::objection::{Cause, Objection, refuse};
 use super::rest::Rest;
+use super::rounds::still_there;
 use super::survey::itself;
 use super::talk::Talk;
 use super::timeline::Timeline;

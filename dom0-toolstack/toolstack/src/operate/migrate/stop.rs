@@ -1,8 +1,9 @@
 //! Stopping a domain: what is left of its memory, then its states, with the time they were read at.
 
-use super::copy::{Copy, Pages, still_there};
+use super::copy::{Copy, Pages};
 use super::job::Stage;
 use super::rest::Rest;
+use super::rounds::still_there;
 use super::source::Leaving;
 use super::talk::{Talk, within};
 use super::time::Skew;
