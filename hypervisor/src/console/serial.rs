@@ -1,5 +1,6 @@
 //! COM1 with its two rings, and who gets what is typed.
 
+use spin::once::Once;
 use uart_16550::backend::PioBackend;
 use uart_16550::spec::registers::IER;
 use uart_16550::{Config, Uart16550};
@@ -51,7 +52,8 @@ impl<const N: usize> Queue<N> {
 }
 
 pub(super) struct Serial {
-    uart: Option<Uart16550<PioBackend>>,
+    /// Nothing here is other than zero at first, so that the rings take no room in the image: an `Option` of a UART would be.
+    uart: Once<Uart16550<PioBackend>>,
     send: Queue<SEND_BYTES>,
     receive: Queue<RECEIVE_BYTES>,
     keys: Keys,
@@ -63,7 +65,7 @@ pub(super) struct Serial {
 impl Serial {
     pub(super) const fn new() -> Self {
         Self {
-            uart: None,
+            uart: Once::new(),
             send: Queue::new(),
             receive: Queue::new(),
             keys: Keys::new(),
@@ -79,13 +81,13 @@ impl Serial {
             return;
         };
         if uart.init(Config::default()).is_ok() {
-            self.uart = Some(uart);
+            self.uart.call_once(|| uart);
         }
     }
 
     pub(super) fn enable_interrupts(&mut self) {
         self.interrupts = true;
-        if let Some(uart) = &mut self.uart {
+        if let Some(uart) = self.uart.get_mut() {
             uart.disable_interrupts(IER::all());
             uart.enable_interrupts(IER::DATA_READY | IER::RECEIVER_LINE_STATUS);
         }
@@ -94,7 +96,7 @@ impl Serial {
 
     /// Moves bytes into the transmitter as far as it takes them now.
     fn pump(&mut self) {
-        let Some(uart) = &mut self.uart else {
+        let Some(uart) = self.uart.get_mut() else {
             self.send.consume(self.send.length);
             return;
         };
@@ -143,7 +145,7 @@ impl Serial {
         loop {
             let taken = self.enqueue(bytes);
             bytes = &bytes[taken..];
-            if bytes.is_empty() || self.uart.is_none() {
+            if bytes.is_empty() || !self.uart.is_completed() {
                 return;
             }
         }
@@ -154,14 +156,14 @@ impl Serial {
         while self.send.length > 0 {
             self.pump();
         }
-        if let Some(uart) = &mut self.uart {
+        if let Some(uart) = self.uart.get_mut() {
             while uart.ready_to_send().is_err() {}
         }
     }
 
     pub(super) fn serve(&mut self) -> bool {
         let mut news = false;
-        if let Some(uart) = &mut self.uart {
+        if let Some(uart) = self.uart.get_mut() {
             // Reading ISR and LSR is what takes the interrupt back.
             let _ = uart.isr();
             while let Ok(byte) = uart.try_receive_byte() {

@@ -85,7 +85,12 @@ impl Estimator {
         }
     }
 
-    /// The fixed cost was measured.
+    /// What stopping costs besides the pages.
+    pub fn fixed_us(&self) -> u64 {
+        self.fixed_us
+    }
+
+    /// Replaces it by what was measured.
     pub fn set_fixed_us(&mut self, fixed_us: u64) {
         self.fixed_us = fixed_us;
     }

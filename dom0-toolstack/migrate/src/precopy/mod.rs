@@ -69,6 +69,11 @@ pub enum Miss {
     },
     /// The deadline is over.
     Deadline,
+    /// Stopping alone takes longer than the downtime that was asked for, however little is left to be sent.
+    Fixed {
+        /// What it takes without any page, microseconds.
+        fixed_us: u64,
+    },
 }
 
 /// What to do next.
@@ -270,6 +275,12 @@ impl PreCopy {
             return Some(Next::Stop {
                 downtime_us: estimate,
             });
+        }
+        let fixed_us = self.estimator.fixed_us();
+        let in_vain = matches!(self.goals.on_miss, OnMiss::Abort | OnMiss::Throttle);
+        if in_vain && fixed_us > self.goals.downtime_us {
+            // Neither more rounds nor a slower guest would help.
+            return Some(Next::Abort(Miss::Fixed { fixed_us }));
         }
         let late = |deadline| now_us.saturating_sub(self.begun_us) >= deadline;
         if self.goals.deadline_us.is_some_and(late) {

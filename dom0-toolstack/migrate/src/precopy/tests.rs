@@ -163,6 +163,23 @@ fn a_writer_faster_than_the_link_ends_as_was_chosen() {
 }
 
 #[test]
+fn a_stop_that_alone_takes_too_long_is_not_waited_for() {
+    let short = |on_miss| Goals {
+        downtime_us: FIXED_US - 1,
+        ..goals(on_miss)
+    };
+    let idle = || World::new(GIGABIT, 20, 100, 4096);
+    for on_miss in [OnMiss::Abort, OnMiss::Throttle] {
+        let (end, progress) = idle().run(short(on_miss));
+        let fixed_us = FIXED_US;
+        assert_eq!(end, Err(Next::Abort(Miss::Fixed { fixed_us })));
+        assert_eq!((progress.round, progress.quota), (1, None));
+    }
+    let (end, _) = idle().run(short(OnMiss::Pause));
+    assert!(end.is_ok(), "{end:?}");
+}
+
+#[test]
 fn a_deadline_ends_it() {
     let goals = Goals {
         deadline_us: Some(3_000_000),

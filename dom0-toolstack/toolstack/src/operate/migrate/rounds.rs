@@ -79,10 +79,15 @@ fn missed(miss: Miss) -> String {
     match miss {
         Miss::NotConverging { best_us } => format!(
             "it writes faster than the link carries: the best downtime in sight was {} ms \
-             (--max-downtime, --on-miss=throttle or pause)",
+             (--max-downtime, --on-miss=throttle, postcopy or pause)",
             best_us / 1000
         ),
         Miss::Deadline => "the deadline is over".into(),
+        Miss::Fixed { fixed_us } => format!(
+            "between these hosts it stands still for {} ms even with nothing left to send (a longer --max-downtime, \
+             --on-miss=pause or postcopy)",
+            fixed_us / 1000
+        ),
     }
 }
 
