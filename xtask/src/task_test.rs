@@ -36,7 +36,13 @@ enum Group {
 }
 
 /// All that CI runs everywhere.
-const ALL: &[Group] = &[Group::Check, Group::Unit, Group::Model, Group::Boot];
+const ALL: &[Group] = &[
+    Group::Check,
+    Group::Unit,
+    Group::Model,
+    Group::Sim,
+    Group::Boot,
+];
 
 /// What to run.
 #[derive(clap::Args)]

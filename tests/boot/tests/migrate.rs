@@ -209,7 +209,7 @@ fn begins_there(label: &str, emulators: [Emulator; 2]) -> Result<()> {
     } = boot(label, emulators)?;
     let line = godwit_boot_tests::guest::create_line("t", "hello");
     a.command(&line.replace("xl create", "xl create -p"))?;
-    let line = format!("xl migrate --verify t plaintext:{OTHER}");
+    let line = format!("xl migrate --max-downtime=9000 --verify t plaintext:{OTHER}");
     let timeout = MOVE_TIMEOUT * a.emulator().slowness();
     let said = a.console().command(&line, timeout)?;
     ensure!(said.contains("moved domain 't'"), "{line}:\n{said}");

@@ -61,7 +61,11 @@ fn migrate_between_known_hosts_qemu() -> Result<()> {
     a.command(&CREATE.replace("name=m", "name=m2"))?;
     console_until(&mut a, "m2", "MICRO spin ENDLESS")?;
     a.command("xl migrate-limit 1")?;
-    moving_says(&mut a, "m m2 host-b", "2 of 2 domains were moved")?;
+    moving_says(
+        &mut a,
+        "--max-downtime=9000 m m2 host-b",
+        "2 of 2 domains were moved",
+    )?;
     for name in ["m", "m2"] {
         ensure!(state(&mut a, name)?.is_none(), "moved, and still here");
         ensure!(state(&mut b, name)?.is_some(), "moved, and not there");
