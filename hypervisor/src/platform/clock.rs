@@ -93,6 +93,13 @@ pub(crate) fn calibrate(
             break best;
         }
     };
+    if best.is_doubtful() {
+        log::warn!(
+            "this machine was never quiet while its TSC was measured: the rate may be wrong by {} of {} ticks",
+            best.doubt_ticks,
+            best.ticks
+        );
+    }
     let hz = best.ticks * PIT_HZ / MEASURE_PIT_TICKS;
     let Some(scale) = TimeScale::new(hz) else {
         panic!("the TSC runs at {hz} Hz: this machine's PIT or TSC does not work")
