@@ -126,21 +126,27 @@ fn measure(start_second: &mut impl FnMut(), read_second: &mut impl FnMut() -> u3
         gate.write(before);
         command.write(0b1011_0000);
         channel.write(MEASURE_PIT_TICKS as u8);
-        channel.write((MEASURE_PIT_TICKS >> 8) as u8);
+        // An 8254 counts from the opening of the gate, QEMU's in this mode from here.
         let before_start = tsc();
+        channel.write((MEASURE_PIT_TICKS >> 8) as u8);
         start_second();
         gate.write(before | GATE);
         let start = tsc();
         let mut looks = 0;
-        let mut before_end = tsc();
-        while gate.read() & OUTPUT == 0 {
+        // When the last look that did not find the end began: what it saw may be old when it is known.
+        let mut before_end = start;
+        loop {
+            let look = tsc();
+            if gate.read() & OUTPUT != 0 {
+                break;
+            }
+            before_end = look;
             looks += 1;
             assert!(
                 looks < MEASURE_LOOKS_MAX,
                 "this machine's PIT (8254) does not count: switch its clock on in the firmware setup"
             );
             core::hint::spin_loop();
-            before_end = tsc();
         }
         let end = tsc();
         let second = read_second();

@@ -7,7 +7,7 @@
 //! least doubt counts, and the first with hardly any ends the measuring.
 
 /// Runs at most. One is enough on a quiet machine. An emulator that gets a tenth of a processor is away at nine borders of
-/// ten; eight runs were too few then, and a TSC was taken for one of more than four times its rate.
+/// ten.
 pub const RUNS_MAX: u32 = 100;
 /// One part in this many of doubt is hardly any.
 const ENOUGH: u64 = 1000;
