@@ -201,6 +201,51 @@ fn migrate_cut_qemu() -> Result<()> {
     Ok(())
 }
 
+/// Waits until `xl migrate-status` says something.
+fn status_until(host: &mut Host, wanted: &str, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit * host.emulator().slowness();
+    loop {
+        let said = host.command("xl migrate-status")?;
+        if said.contains(wanted) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "never '{wanted}':\n{said}");
+        std::thread::sleep(LOOK_PERIOD);
+    }
+}
+
+/// A guest that writes faster than the link carries goes before its memory; the link is cut while that is fetched.
+#[test]
+fn migrate_postcopy_cut_qemu() -> Result<()> {
+    const RESTLESS: LinuxGuest<'static> = LinuxGuest {
+        words: "godwit.run=guest,dirty,mib=8,rate=400,heartbeat=0",
+        ..GUEST
+    };
+    let Pair {
+        hosts: [mut a, mut b],
+        link,
+    } = boot("migrate-postcopy-qemu", [Emulator::Qemu; 2])?;
+    RESTLESS.create(&mut a)?;
+    RESTLESS.console_until(&mut a, "D t=", BOOT_TIMEOUT)?;
+    let before = written(&mut a, 0)?;
+    let options = "--bandwidth=1 --max-downtime=1 --deadline=1 --on-miss=postcopy";
+    let line = format!("xl migrate {options} lin plaintext:{OTHER}");
+    a.console().send_line(&line)?;
+    status_until(&mut b, "fetch", MOVE_TIMEOUT)?;
+    link.cut();
+    status_until(&mut b, "link lost", SILENCE)?;
+    let refused = b.command("xl migrate-cancel lin")?;
+    ensure!(refused.contains("part of its memory"), "{refused}");
+    link.restore();
+    let said = a.console().expect_prompt(SILENCE * 3)?;
+    ensure!(said.contains("moved domain 'lin'"), "{said}");
+    ensure!(said.contains("digests are equal"), "{said}");
+    let after = written(&mut b, before)?;
+    written(&mut b, after)?;
+    ensure!(state(&mut a, "lin")?.is_none(), "it is still listed");
+    Ok(())
+}
+
 /// A guest that has not begun yet is moved paused, and begins on the other host.
 fn begins_there(label: &str, emulators: [Emulator; 2]) -> Result<()> {
     let Pair {

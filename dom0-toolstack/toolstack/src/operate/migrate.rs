@@ -14,7 +14,7 @@
 //! ```
 //!
 //! With post-copy the pages that are missing at the stop are only named; the destination, which runs the domain already, fetches
-//! them ([`fetch`]) from the source, which keeps all of it until nothing is missing ([`rest`]).
+//! them (`fetch`) from the source, which keeps all of it until nothing is missing (`rest`).
 //!
 //! Which of the two may run the domain is decided by the machines of `godwit_migrate::handover`; here
 //! is what they want done. Until the source has given the domain up, every failure ends with the domain

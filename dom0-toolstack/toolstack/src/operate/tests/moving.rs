@@ -463,10 +463,8 @@ fn a_writer_that_never_rests_is_dealt_with_as_asked() {
     let (world, mut step) = (world_of(3), 0);
     let moved = world.migrate(options(OnMiss::Abort), |world| world.scribble(&mut step));
     let why = moved.unwrap_err().to_string();
-    assert!(
-        why.contains("faster than") || why.contains("deadline"),
-        "{why}"
-    );
+    // No stop is as short as that.
+    assert!(why.contains("stands still for"), "{why}");
     assert!(!world.only_one_runs("abort"));
     let (world, mut step) = (world_of(3), 0);
     let moved = world.migrate(options(OnMiss::Pause), |world| world.scribble(&mut step));
