@@ -17,7 +17,7 @@
 //! write access withheld: a write to it faults, and [`NestedTables::mark_dirty`] grants it again. Only write-back memory is
 //! tracked; uncacheable and write-combining leaves are devices.
 //!
-//! Absent pages: see [`absent`](self::absent). No access is allowed to one, and no operation but those of that file makes one present.
+//! Absent pages: see `absent`. No access is allowed to one, and no operation but those of that file makes one present.
 
 mod absent;
 mod cursor;
