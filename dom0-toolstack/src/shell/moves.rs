@@ -187,16 +187,9 @@ impl Watched {
         if core::mem::replace(&mut self.seen, now) == now {
             return;
         }
-        let event = match now.0 {
-            Stage::Done => "end",
-            Stage::Queue
-            | Stage::Check
-            | Stage::Copy
-            | Stage::Stop
-            | Stage::Prove
-            | Stage::HandOver
-            | Stage::Fetch
-            | Stage::Clean => "progress",
+        let event = match now.0 == Stage::Done {
+            true => "end",
+            false => "progress",
         };
         if view.json {
             return console::write(show::move_json(&self.job, event).as_bytes());

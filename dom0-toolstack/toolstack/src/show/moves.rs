@@ -58,17 +58,8 @@ pub fn moves(jobs: &[Rc<Job>], limit: u32, now_us: u64) -> String {
         let number = |of: fn(godwit_migrate::precopy::Progress) -> Option<u64>| {
             or_dash(progress.and_then(of))
         };
-        let seconds = match job.stage() {
-            Stage::Done => None,
-            Stage::Queue
-            | Stage::Check
-            | Stage::Copy
-            | Stage::Stop
-            | Stage::Prove
-            | Stage::HandOver
-            | Stage::Fetch
-            | Stage::Clean => Some(now_us.saturating_sub(job.begun_us) / 1_000_000),
-        };
+        let seconds =
+            (job.stage() != Stage::Done).then(|| now_us.saturating_sub(job.begun_us) / 1_000_000);
         table.row(alloc::vec![
             format!("{}", job.id),
             job.name.clone(),

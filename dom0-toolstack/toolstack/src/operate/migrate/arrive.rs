@@ -1,6 +1,6 @@
 //! One domain that comes, from the offer until it runs here or is refused.
 
-use super::destination::{reason, request, unexpected};
+use super::destination::{Offer, hear_offer, reason, request, unexpected};
 use super::hello::Hello;
 use super::job::{Direction, Job, Stage};
 use super::journal::Line;
@@ -62,18 +62,12 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         mut talk: Talk<'a, S, L>,
         hello: Hello,
     ) -> Result<(), OperateError> {
-        let frame = talk.hear(ANSWER_LIMIT_US).await?;
-        let entry = match frame.kind {
-            FrameKind::CONFIGURATION => Entry::decode(&frame.body),
-            _ => return Err(unexpected(&talk, &frame)),
-        };
-        let entry = entry.map_err(|error| talk.trouble(&error.to_string()))?;
-        let cpu = talk.hear(ANSWER_LIMIT_US).await?;
-        if cpu.kind != FrameKind::CPU {
-            return Err(unexpected(&talk, &cpu));
-        }
-        let frame = talk.hear(ANSWER_LIMIT_US).await?;
-        let offer = request(&talk, &frame)?;
+        let Offer {
+            entry,
+            cpu,
+            request: offer,
+            frame,
+        } = hear_offer(&mut talk).await?;
         let known = entry.arrival.map(|arrival| Attempt(arrival.attempt));
         if offer.ask != Ask::Offer || known != Some(offer.attempt) {
             return Err(unexpected(&talk, &frame));
@@ -103,7 +97,7 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
             batches: 0,
             stopped_us: None,
         };
-        let accepted = arriving.accept(Input::Request(offer), &cpu.body).await;
+        let accepted = arriving.accept(Input::Request(offer), &cpu).await;
         let outcome = match accepted {
             Ok(()) => arriving.serve().await,
             Err(error) => Err(error),

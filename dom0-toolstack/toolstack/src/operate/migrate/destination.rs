@@ -5,9 +5,11 @@ use super::hello::{Hello, Purpose};
 use super::talk::Talk;
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, WORK_LIMIT_US};
 use crate::operate::{OperateError, Toolstack};
+use crate::registry::Entry;
 use crate::site::Site;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use godwit_migrate::handover::destination::{self, Input, State};
 use godwit_migrate::handover::{Attempt, Boot, Request};
 use godwit_migrate::link::Link;
@@ -120,6 +122,40 @@ pub(super) fn request<S: Site, L: Link>(
         (FrameKind::REQUEST, Some(request)) => Ok(request),
         (_, _) => Err(unexpected(talk, frame)),
     }
+}
+
+/// What a host offers, to be taken in or only to be looked at.
+pub(super) struct Offer {
+    /// The domain's note.
+    pub(super) entry: Entry,
+    /// The record of its CPU.
+    pub(super) cpu: Vec<u8>,
+    /// What is asked, and the frame it came in.
+    pub(super) request: Request,
+    pub(super) frame: Frame,
+}
+
+/// Hears an offer.
+pub(super) async fn hear_offer<S: Site, L: Link>(
+    talk: &mut Talk<'_, S, L>,
+) -> Result<Offer, OperateError> {
+    let frame = talk.hear(ANSWER_LIMIT_US).await?;
+    let entry = match frame.kind {
+        FrameKind::CONFIGURATION => Entry::decode(&frame.body),
+        _ => return Err(unexpected(talk, &frame)),
+    };
+    let entry = entry.map_err(|error| talk.trouble(&error.to_string()))?;
+    let cpu = talk.hear(ANSWER_LIMIT_US).await?;
+    if cpu.kind != FrameKind::CPU {
+        return Err(unexpected(talk, &cpu));
+    }
+    let frame = talk.hear(ANSWER_LIMIT_US).await?;
+    Ok(Offer {
+        entry,
+        cpu: cpu.body,
+        request: request(talk, &frame)?,
+        frame,
+    })
 }
 
 /// Text that came with a message, fit to be shown.

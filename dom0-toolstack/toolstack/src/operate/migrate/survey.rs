@@ -10,7 +10,7 @@
 //! ```
 
 use super::check::Readiness;
-use super::destination::{reason, request, unexpected};
+use super::destination::{Offer, hear_offer, reason, unexpected};
 use super::hello::{Hello, Purpose};
 use super::objection::{Cause, Objection, refuse};
 use super::source::hear_hello;
@@ -136,19 +136,13 @@ impl<S: Site> Toolstack<S> {
         mut talk: Talk<'_, S, L>,
         hello: &Hello,
     ) -> Result<(), OperateError> {
-        let frame = talk.hear(ANSWER_LIMIT_US).await?;
-        let entry = match frame.kind {
-            FrameKind::CONFIGURATION => Entry::decode(&frame.body),
-            _ => return Err(unexpected(&talk, &frame)),
-        };
-        let entry = entry.map_err(|error| talk.trouble(&error.to_string()))?;
-        let cpu = talk.hear(ANSWER_LIMIT_US).await?;
-        if cpu.kind != FrameKind::CPU {
-            return Err(unexpected(&talk, &cpu));
-        }
-        let frame = talk.hear(ANSWER_LIMIT_US).await?;
-        let offer = request(&talk, &frame)?;
-        let (all, readiness) = self.object_to_arrival(hello, &entry, &cpu.body).await?;
+        let Offer {
+            entry,
+            cpu,
+            request: offer,
+            ..
+        } = hear_offer(&mut talk).await?;
+        let (all, readiness) = self.object_to_arrival(hello, &entry, &cpu).await?;
         let (kind, tell, text) = match all.is_empty() {
             true => (FrameKind::REPLY, Tell::Accepted, readiness.encode()),
             false => (FrameKind::REFUSAL, Tell::Refused, refuse(&all).to_string()),
