@@ -11,6 +11,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use embassy_futures::join::join_array;
 use embassy_time::{Duration, Instant, Timer};
 use godwit_backends::disk::DiskError;
 use godwit_backends::drive::ahci;
@@ -25,6 +26,8 @@ const REGISTERS_BAR: usize = 5;
 
 /// The most commands in flight on a port.
 const SLOTS_MAX: u32 = 16;
+/// The most ports of a controller (3.1.4).
+const PORTS_MAX: usize = 32;
 /// The slot of IDENTIFY.
 const SLOT_IDENTIFY: usize = 0;
 /// Offset of received FISes behind the command list.
@@ -36,8 +39,10 @@ const PAGE_TABLES: u64 = 2;
 const LOOK: Duration = Duration::from_millis(1);
 const RESET_LIMIT: Duration = Duration::from_secs(1);
 const HANDOFF_LIMIT: Duration = Duration::from_secs(2);
-/// Until a link is up where there is a disk.
-const LINK_LIMIT: Duration = Duration::from_millis(50);
+/// Until a disk is noticed: it answers the reset of the link within 10 ms (Serial ATA 3.x, 8.4.1).
+const PRESENCE_LIMIT: Duration = Duration::from_millis(25);
+/// Until the link to a disk that was noticed is up.
+const LINK_LIMIT: Duration = Duration::from_secs(1);
 /// A disk may need to spin up.
 const DISK_LIMIT: Duration = Duration::from_secs(10);
 const IDENTIFY_LIMIT: Duration = Duration::from_secs(5);
@@ -90,22 +95,17 @@ pub(super) async fn open(
     let implemented: u32 = all.read(PORTS);
     let mut ports: Vec<Rc<dyn Controller>> = Vec::new();
     let mut disks = Vec::new();
-    for number in (0..32).filter(|number| implemented & 1 << number != 0) {
-        let Some(mut found) = Port::new(function, all, number, memory)? else {
-            continue;
-        };
-        match found.begin().await {
-            Ok(Some(identity)) => found.disk = Some(identity),
-            Ok(None) => {
-                found.stop();
-                continue;
+    // All ports at a time: links and disks take their time to come up, empty ports to be known as empty.
+    let begun = join_array(core::array::from_fn::<_, PORTS_MAX, _>(
+        |number| async move {
+            if implemented & 1 << number == 0 {
+                return Ok(None);
             }
-            Err(why) => {
-                log::error!("{}: {why}", found.name);
-                found.stop();
-                continue;
-            }
-        }
+            Port::find(function, all, number as u32, memory).await
+        },
+    ));
+    for found in begun.await {
+        let Some(found) = found? else { continue };
         let found = Rc::new(found);
         let identity = found.identity();
         let engine = Rc::clone(&found) as Rc<dyn Engine>;
@@ -152,6 +152,27 @@ async fn reset(all: Mmio) -> Result<(), String> {
 }
 
 impl Port {
+    /// Starts a port. `None`: there is no disk on it that can be used.
+    async fn find(
+        function: &Function,
+        all: Mmio,
+        number: u32,
+        memory: &Rc<dyn Memory>,
+    ) -> Result<Option<Port>, String> {
+        let Some(mut port) = Port::new(function, all, number, memory)? else {
+            return Ok(None);
+        };
+        port.disk = port.begin().await.unwrap_or_else(|why| {
+            log::error!("{}: {why}", port.name);
+            None
+        });
+        if port.disk.is_none() {
+            port.stop();
+            return Ok(None);
+        }
+        Ok(Some(port))
+    }
+
     fn new(
         function: &Function,
         all: Mmio,
@@ -239,9 +260,18 @@ impl Port {
         self.write(port::LINK_CONTROL, 1);
         Timer::after(Duration::from_millis(2)).await;
         self.write(port::LINK_CONTROL, 0);
-        let up = |port: &Self| port.read(port::LINK_STATUS) & 0xf == LINK_UP;
-        if !self.wait(LINK_LIMIT, up).await {
+        let link = |port: &Self| port.read(port::LINK_STATUS) & 0xf;
+        if !self
+            .wait(PRESENCE_LIMIT, |port| link(port) != LINK_NONE)
+            .await
+        {
             return Ok(None);
+        }
+        if !self.wait(LINK_LIMIT, |port| link(port) == LINK_UP).await {
+            return Err(format!(
+                "its link does not come up (status {:#x})",
+                link(self)
+            ));
         }
         self.write(port::LINK_ERROR, u32::MAX);
         let busy = u32::from(ata::STATUS_BUSY | ata::STATUS_DATA);

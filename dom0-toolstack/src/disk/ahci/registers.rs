@@ -39,6 +39,8 @@ pub(super) const COMMAND_RECEIVE: u32 = 1 << 4;
 pub(super) const COMMAND_RECEIVES: u32 = 1 << 14;
 pub(super) const COMMAND_RUNS: u32 = 1 << 15;
 pub(super) const COMMAND_ACTIVE: u32 = 1 << 28;
+/// Nothing is at the other end of the link (3.3.10, DET).
+pub(super) const LINK_NONE: u32 = 0;
 /// The link is up.
 pub(super) const LINK_UP: u32 = 3;
 /// What an ATA disk says after a reset.
