@@ -80,7 +80,10 @@ impl AcpiHandler for Mapper {
         address: usize,
         size: usize,
     ) -> PhysicalMapping<Self, T> {
-        let pointer = map_firmware(address as u64, size as u64).cast::<T>();
+        // The crate makes references of tables that state a shorter length than `T` has (an ACPI 1.0 FADT):
+        // the compiler may read ahead of the crate's own checks.
+        let readable = size.max(size_of::<T>());
+        let pointer = map_firmware(address as u64, readable as u64).cast::<T>();
         let pointer = NonNull::new(pointer).expect("the direct map does not begin at 0");
         // SAFETY: the range has just been mapped, for reading, and stays so.
         unsafe { PhysicalMapping::new(address, pointer, size, size, self.clone()) }
