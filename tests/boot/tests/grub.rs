@@ -12,7 +12,7 @@ fn grub_speaks(label: &str, emulator: Emulator, firmware: Firmware) -> Result<()
         .memory_mib(128)
         .firmware(firmware);
     let platform = match firmware {
-        Firmware::Bios => "grub on pc speaks",
+        Firmware::Bios | Firmware::SeaBios => "grub on pc speaks",
         Firmware::Uefi => "grub on efi speaks",
     };
     Host::boot(&config)?.expect(platform)?;

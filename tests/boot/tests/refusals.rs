@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use godwit_abi::ABI_VERSION;
 use godwit_abi::note::{NOTE_ABI_VERSION, NOTE_NAME};
-use godwit_harness::{Artefact, Emulator, Host, HostConfig, Image};
+use godwit_harness::{Artefact, Emulator, Firmware, Host, HostConfig, Image};
 use std::time::Duration;
 
 /// How long the machine is watched for a reset after its last words. QEMU runs with `-no-reboot`:
@@ -18,7 +18,17 @@ fn refused(
     change: impl FnOnce(HostConfig) -> HostConfig,
     words: &[&str],
 ) -> Result<()> {
-    let config = HostConfig::new(Emulator::Qemu, &image, label);
+    refused_on(Emulator::Qemu, label, image, change, words)
+}
+
+fn refused_on(
+    emulator: Emulator,
+    label: &str,
+    image: Image,
+    change: impl FnOnce(HostConfig) -> HostConfig,
+    words: &[&str],
+) -> Result<()> {
+    let config = HostConfig::new(emulator, &image, label);
     let mut host = Host::boot(&change(config))?;
     host.expect("(godwit) FATAL: ")?;
     let line = host.expect("\n")?;
@@ -43,6 +53,26 @@ fn refusals_no_virtualization() -> Result<()> {
         image,
         |config| config.cpu_model("max,-svm"),
         &["SVM", "VT-x"],
+    )
+}
+
+/// IA32_FEATURE_CONTROL, and its bit that locks it: here with VT-x off.
+const FEATURE_CONTROL: u32 = 0x3a;
+const FEATURE_CONTROL_LOCK: u64 = 1;
+
+/// QEMU cannot show the same of SVM: it has no VM_CR.
+#[test]
+fn refusals_locked_by_firmware_bochs() -> Result<()> {
+    let label = "refusal-locked";
+    let image = image(label)?
+        .register(FEATURE_CONTROL, FEATURE_CONTROL_LOCK)
+        .write()?;
+    refused_on(
+        Emulator::Bochs,
+        label,
+        image,
+        |config| config.firmware(Firmware::SeaBios),
+        &["VT-x is disabled and locked by firmware", "firmware setup"],
     )
 }
 

@@ -11,6 +11,7 @@ use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
 const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
+const SEABIOS: &str = "/usr/share/seabios/bios.bin";
 const VGA_BIOS: &str = "/usr/share/bochs/VGABIOS-lgpl-latest";
 
 /// What Bochs is started with.
@@ -40,10 +41,11 @@ pub(crate) fn write_files(
 
 fn text(config: &HostConfig, serial_port: u16, log: &Path) -> Result<String> {
     debug_assert_eq!(config.emulator, Emulator::Bochs);
-    ensure!(
-        config.firmware == Firmware::Bios,
-        "Bochs has no UEFI firmware: use qemu for UEFI"
-    );
+    let bios = match config.firmware {
+        Firmware::Bios => BIOS,
+        Firmware::SeaBios => SEABIOS,
+        Firmware::Uefi => anyhow::bail!("Bochs has no UEFI firmware: use qemu for UEFI"),
+    };
     ensure!(
         !config.gdb,
         "this Bochs has no gdb stub: use qemu, or Bochs' own debugger"
@@ -60,7 +62,7 @@ fn text(config: &HostConfig, serial_port: u16, log: &Path) -> Result<String> {
     let model = config.cpu_model.as_deref().unwrap_or("corei7_skylake_x");
     let mut lines = vec![
         format!("memory: guest={0}, host={0}", config.memory_mib),
-        format!("romimage: file={BIOS}"),
+        format!("romimage: file={bios}"),
         format!("vgaromimage: file={VGA_BIOS}"),
         format!(
             "cpu: model={model}, count={}, ips={ips}, reset_on_triple_fault=0, ignore_bad_msrs=1",

@@ -42,6 +42,8 @@ pub enum Firmware {
     Bios,
     /// OVMF; QEMU only.
     Uefi,
+    /// SeaBIOS in Bochs: unlike Bochs' own it leaves it to others whether VT-x is locked.
+    SeaBios,
 }
 
 /// The NIC model dom0 finds.

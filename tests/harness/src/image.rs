@@ -12,7 +12,7 @@ use std::process::Command;
 const GRUB_MODULES: &str = "multiboot2 normal configfile serial terminal echo test sleep iso9660 \
                             part_msdos part_gpt part_acorn part_amiga part_apple part_bsd \
                             part_dfly part_dvh part_plan part_sun part_sunpc fat search \
-                            search_label";
+                            search_label wrmsr";
 
 /// Whether GRUB waits for the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct Image {
     menu: Menu,
     /// GRUB commands instead of booting anything.
     script: Option<String>,
+    /// A model-specific register and what GRUB writes there before it boots.
+    register: Option<(u32, u64)>,
 }
 
 impl Image {
@@ -64,6 +66,7 @@ impl Image {
             modules: Vec::new(),
             menu: Menu::Hidden,
             script: None,
+            register: None,
         })
     }
 
@@ -102,6 +105,12 @@ impl Image {
     /// One more boot module: a guest's kernel or ramdisk, `module:<name>` in its configuration.
     pub fn module(mut self, name: &str, file: &Path) -> Image {
         self.modules.push((name.to_owned(), file.to_owned()));
+        self
+    }
+
+    /// Lets GRUB write a model-specific register before it boots, as firmware would have.
+    pub fn register(mut self, number: u32, value: u64) -> Image {
+        self.register = Some((number, value));
         self
     }
 
@@ -168,8 +177,14 @@ impl Image {
         );
         match &self.script {
             Some(script) => head + script + "\n",
-            None => head + &self.menu_entry(),
+            None => head + &self.register_command() + &self.menu_entry(),
         }
+    }
+
+    fn register_command(&self) -> String {
+        self.register.map_or(String::new(), |(number, value)| {
+            format!("insmod wrmsr\nwrmsr {number:#x} {value:#x}\n")
+        })
     }
 
     fn menu_entry(&self) -> String {
