@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use godwit_abi::{
     BLOB_BYTES_MAX, Client, CpuInfo, DomainConfig, DomainId, DomainInfo, HostInfo, MAX_ARGUMENTS,
     PAGE_SIZE_BYTES, PowerAction, Status, Trap, VENDOR_AMD, VENDOR_INTEL, VcpuIndex, VcpuInfo,
+    field,
 };
 use godwit_toolstack::host::Hypervisor;
 use zerocopy::{FromBytes, IntoBytes};
@@ -108,6 +109,12 @@ impl Hypervisor for Host {
     fn domain_create(&self, config: &DomainConfig) -> Result<DomainId, Status> {
         let (address, length) = input(config.as_bytes());
         HYPERCALLS.domain_create(address, length)
+    }
+
+    fn domain_rename(&self, domain: DomainId, name: &str) -> Result<(), Status> {
+        let name: [u8; 64] = field(name);
+        let (address, length) = input(&name);
+        HYPERCALLS.domain_rename(domain, address, length)
     }
 
     fn domain_destroy(&self, domain: DomainId) -> Result<(), Status> {

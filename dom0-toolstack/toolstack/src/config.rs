@@ -17,7 +17,7 @@ mod text;
 mod vif;
 
 pub use disk::{DISKS_MAX, Disk, DiskTarget, NBD_PORT, PART_BYTES_MAX, vdev};
-pub use keys::KEYS;
+pub use keys::{KEYS, name_problem};
 pub use report::{ConfigError, Finding};
 pub use text::{CONFIG_BYTES_MAX, LIST_DEPTH_MAX, LIST_ENTRIES_MAX, PROBLEMS_MAX, SETTINGS_MAX};
 pub use vif::{Attachment, FORWARDS_MAX, Forward, Mac, Protocol, RATE_BYTES_MIN, VIFS_MAX, Vif};

@@ -95,6 +95,9 @@ pub trait Hypervisor {
     /// The absolute offset of the oldest byte of the hypervisor's log.
     fn log_start(&self) -> Result<u64, Status>;
 
+    /// Gives a domain another name, at most 63 bytes. Exists: another domain has it.
+    fn domain_rename(&self, domain: DomainId, name: &str) -> Result<(), Status>;
+
     /// Sets a domain's scheduling weight and cap (percent of one CPU, 0 for none).
     fn scheduler_set(&self, domain: DomainId, weight: u32, cap_percent: u32) -> Result<(), Status>;
 

@@ -19,6 +19,7 @@ mod ends;
 mod error;
 pub mod migrate;
 mod recover;
+mod rename;
 mod restore;
 mod save;
 mod scan;

@@ -183,6 +183,9 @@ hypercalls! {
     /// Puts contents from `address` into absent pages, up to 64 from `first_page` on, and lets vCPUs that wait for
     /// them go on. A page that is not absent is left alone. Returns how many were filled.
     65 Control AbsentFill = absent_fill(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
+    /// Gives a domain another name: the field of [`crate::DomainConfig`] at `address`, `length` its size.
+    /// BadArgument: it is no name. Exists: another domain has it. Denied: the control domain.
+    66 Control DomainRename = domain_rename(domain: DomainId, address: u64, length: u64) -> ();
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::console;
 use crate::platform::{pci, wall};
 
 /// What a hypercall comes to.
-type Answer<T> = Result<T, Refusal>;
+pub(super) type Answer<T> = Result<T, Refusal>;
 
 impl<B: Hosted> Handler for Caller<'_, B> {
     #[inline]
@@ -90,6 +90,10 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     fn domain_create(&mut self, address: u64, length: u64) -> Answer<DomainId> {
         let config = self.domain_config(address, length)?;
         Ok(self.host.create_domain(&config)?)
+    }
+
+    fn domain_rename(&mut self, domain: DomainId, address: u64, length: u64) -> Answer<()> {
+        self.rename(domain, address, length)
     }
 
     fn domain_destroy(&mut self, domain: DomainId) -> Answer<()> {

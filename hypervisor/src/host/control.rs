@@ -1,14 +1,13 @@
 //! Making, pausing, inspecting and destroying domains, on dom0's behalf.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use godwit_abi::{
     Access, DomainConfig, DomainId, DomainInfo, DomainState, Refusal, Status, VcpuIndex, VcpuInfo,
-    VcpuRunState, field, text,
+    VcpuRunState, field,
 };
 use godwit_records::{Record, VcpuState};
 use godwit_vmm::cpuid::PolicyName;
@@ -17,12 +16,13 @@ use godwit_vmm::nested::{Method, PageSize};
 use godwit_vmm::sched::{
     CpuSet, DomainKind, SchedError, VcpuState as SchedState, WEIGHT_MAX, WEIGHT_MIN,
 };
+use spin::mutex::TicketMutex;
 use zerocopy::FromBytes;
 
 use super::caller::Caller;
 use super::domain::{Domain, Runnable, Shape, VcpuSlot};
 use super::errand::Errand;
-use super::{Host, Hosted};
+use super::{Host, Hosted, rename};
 use crate::cpu::features;
 use crate::memory;
 use crate::platform::clock;
@@ -46,13 +46,10 @@ impl<B: Hosted> Caller<'_, B> {
 }
 
 fn shape(config: &DomainConfig) -> Result<Shape, Status> {
-    let name = text(&config.name);
-    let named =
-        !name.is_empty() && name.len() < config.name.len() && !name.chars().any(char::is_control);
+    let name = rename::name(&config.name)?;
     let sized = (1..=PAGES_MAX).contains(&config.memory_pages_max);
     let weighted = (WEIGHT_MIN..=WEIGHT_MAX).contains(&config.weight);
-    if !named
-        || !sized
+    if !sized
         || !weighted
         || !(1..=VCPUS_MAX).contains(&config.vcpus)
         || config.flags != 0
@@ -64,7 +61,7 @@ fn shape(config: &DomainConfig) -> Result<Shape, Status> {
     let policy = PolicyName::from_number(config.cpu_policy).ok_or(Status::BadArgument)?;
     Ok(Shape {
         policy,
-        name: String::from(name),
+        name: TicketMutex::new(name),
         uuid: config.uuid,
         pages_max: config.memory_pages_max,
         vcpus: config.vcpus as u16,
@@ -114,15 +111,15 @@ impl<B: Hosted> Host<B> {
     }
 
     pub(super) fn create_domain(&self, config: &DomainConfig) -> Result<DomainId, Status> {
-        let shape = shape(config)?;
+        let mut shape = shape(config)?;
         // Its heap objects come out of the reserve that guests' memory leaves.
         if memory::free_bytes() < memory::RESERVE_BYTES / 2 {
             return Err(Status::NoMemory);
         }
         let mut domains = self.domains.write();
-        let clash = domains
-            .iter()
-            .any(|domain| domain.shape.name == shape.name || domain.shape.uuid == shape.uuid);
+        let clash = domains.iter().any(|domain| {
+            *domain.shape.name.lock() == *shape.name.get_mut() || domain.shape.uuid == shape.uuid
+        });
         if clash {
             return Err(Status::Exists);
         }
@@ -422,7 +419,7 @@ impl<B: Hosted> Host<B> {
             state: state as u32,
             reason: reason as u32,
             vcpus: domain.vcpus().len() as u32,
-            name: field(&domain.shape.name),
+            name: field(&domain.shape.name.lock()),
             uuid: domain.shape.uuid,
             memory_pages: domain.memory.pages(),
             memory_pages_max: domain.shape.pages_max,

@@ -100,7 +100,7 @@ impl<B: Hosted> Host<B> {
             log::info!(
                 "domain {} '{}' {:?}, pauses {}, {} pages, {} table pages, refused {}",
                 domain.id,
-                domain.shape.name,
+                domain.shape.name.lock(),
                 life.stage(),
                 life.pauses(),
                 domain.memory.pages(),

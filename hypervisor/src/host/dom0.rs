@@ -21,6 +21,7 @@ use godwit_vmm::image::{self, Image, ImageError};
 use godwit_vmm::lifecycle::Event;
 use godwit_vmm::nested::{Access, MemoryType, NestedError};
 use godwit_vmm::sched::{DomainKind, WEIGHT_DEFAULT};
+use spin::mutex::TicketMutex;
 use x86_64::structures::paging::PageTableFlags as Flags;
 use zerocopy::IntoBytes;
 
@@ -133,7 +134,7 @@ pub(crate) fn create<B: Hosted>(
     let share_mib = || dom0_share_mib(memory::total_bytes());
     let bytes = options.dom0_mib.unwrap_or_else(share_mib) << 20;
     let shape = Shape {
-        name: alloc::string::String::from("Domain-0"),
+        name: TicketMutex::new(alloc::string::String::from("Domain-0")),
         uuid: [0; 16],
         pages_max: bytes / 4096,
         vcpus: 1,

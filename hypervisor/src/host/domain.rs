@@ -32,7 +32,8 @@ use crate::platform::{clock, wall};
 
 /// What dom0 said a domain should be, checked.
 pub(super) struct Shape {
-    pub(super) name: String,
+    /// Changed only with the domain list locked; held for nothing but looking at it or a line of the log.
+    pub(super) name: TicketMutex<String>,
     pub(super) uuid: [u8; 16],
     pub(super) pages_max: u64,
     pub(super) vcpus: u16,

@@ -26,6 +26,7 @@ mod mapping;
 mod memory;
 mod platform;
 mod ports;
+mod rename;
 mod reset;
 mod restart;
 mod run;

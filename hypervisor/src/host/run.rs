@@ -349,7 +349,7 @@ impl<B: Hosted> Host<B> {
             log::warn!(
                 "domain {} ({}) vCPU {}: {}, detail {:#x}, RIP {:#x}",
                 domain.id,
-                domain.shape.name,
+                domain.shape.name.lock(),
                 slot.index.0,
                 ending.reason.text(),
                 ending.detail,

@@ -104,5 +104,10 @@ fn guest_refused_as_a_whole_qemu() -> Result<()> {
     )?;
     let list = site.host.command("xl list")?;
     ensure!(list.matches(NAME).count() == 1, "{list}");
+    site.says("xl rename lin Domain-0", "there is a domain 'Domain-0'")?;
+    site.says("xl rename lin 7", "is a number")?;
+    site.says("xl rename lin web", "")?;
+    let list = site.host.command("xl list")?;
+    ensure!(list.contains("\nweb ") && !list.contains(NAME), "{list}");
     Ok(())
 }

@@ -62,6 +62,10 @@ pub enum Action {
         after: AfterSave,
     },
     MigrateCancel,
+    /// Give it another name.
+    Rename {
+        name: String,
+    },
     DomId,
     DomName,
     ConfigList,

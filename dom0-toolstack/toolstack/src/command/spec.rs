@@ -179,7 +179,6 @@ pub static LATER: &[&str] = &[
     "pci-detach",
     "pci-list",
     "remus",
-    "rename",
     "sysrq",
     "trigger",
     "vcpu-set",

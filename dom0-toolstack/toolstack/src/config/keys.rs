@@ -114,6 +114,23 @@ pub(super) fn check(
     Some((config, keys.places))
 }
 
+/// Why a text, after "the name", can be no domain's name.
+pub fn name_problem(name: &str) -> Option<&'static str> {
+    if name.len() > NAME_BYTES_MAX {
+        Some("is longer than 63 bytes")
+    } else if name.chars().any(char::is_control) {
+        Some("contains a control character")
+    } else if name.trim().is_empty() {
+        Some("is empty")
+    } else if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        Some("is a number, which would be taken for a domain's id")
+    } else {
+        None
+    }
+}
+
+const _: () = assert!(NAME_BYTES_MAX == 63, "as the sentence says");
+
 fn unknown_key(setting: &Setting) -> Problem {
     let key = setting.key.as_str();
     let what = if KEYS_LATER.contains(&key) {
@@ -244,14 +261,10 @@ impl Keys<'_> {
             self.missing("name", "name=\"NAME\"");
         }
         let (name, place) = self.text("name", NAME_BYTES_MAX)?;
-        let what = if name.trim().is_empty() {
-            "'name' is empty"
-        } else if name.bytes().all(|byte| byte.is_ascii_digit()) {
-            "'name' is a number, which would be taken for a domain's id"
-        } else {
+        let Some(what) = name_problem(&name) else {
             return Some(name);
         };
-        self.complain(place, what.into());
+        self.complain(place, format!("'name' {what}"));
         None
     }
 

@@ -9,7 +9,7 @@ mod calls;
 use super::COPY_BYTES_MAX;
 use godwit_abi::{
     CpuInfo, DomainConfig, DomainId, DomainInfo, DomainState, HostFeatures, HostInfo,
-    PAGE_SIZE_BYTES, PowerAction, ShutdownReason, Status, VENDOR_AMD, field,
+    PAGE_SIZE_BYTES, PowerAction, ShutdownReason, Status, VENDOR_AMD, field, text,
 };
 use godwit_records::{CpuPolicyState, CpuidEntry};
 use std::cell::RefCell;
@@ -228,6 +228,21 @@ impl FakeHypervisor {
             Some((nth, status)) if nth == call => Err(status),
             Some(_) | None => Ok(()),
         }
+    }
+
+    fn take_name(&self, domain: DomainId, name: &str) -> Result<(), Status> {
+        if domain == DomainId::CONTROL {
+            return Err(Status::Denied);
+        }
+        let mut state = self.state.borrow_mut();
+        let mut others = state.slots.iter().flatten();
+        if others.any(|other| other.id != domain && text(&other.info.name) == name) {
+            return Err(Status::Exists);
+        }
+        let mut all = state.slots.iter_mut().flatten();
+        let found = all.find(|it| it.id == domain).ok_or(Status::NoDomain)?;
+        found.info.name = field(name);
+        Ok(())
     }
 
     fn insert(&self, config: &DomainConfig) -> Result<DomainId, Status> {

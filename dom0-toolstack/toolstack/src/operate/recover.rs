@@ -30,6 +30,7 @@ impl<S: Site> Toolstack<S> {
             told.push(format!("domain {domain} is left as it is: {error}"));
         }
         for domain in recovered.found {
+            self.recover_name(domain)?;
             if let Err(status) = self.forget_writes(domain).await {
                 told.push(format!(
                     "domain {domain}: its writes are still noted: {status}"

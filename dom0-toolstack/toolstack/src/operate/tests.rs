@@ -3,6 +3,7 @@
 mod failing;
 mod living;
 mod moving;
+mod renaming;
 mod saving;
 mod updating;
 

@@ -100,6 +100,7 @@ pub(super) async fn answer<S: Site>(
         }
         Action::Save { target, after } => return save(toolstack, domain, &target, after).await,
         Action::MigrateCancel => migrate_cancel(toolstack, domain)?,
+        Action::Rename { name } => return print(toolstack.domain_rename(domain, &name)?),
         Action::DomId => return print(format!("{domain}\n")),
         Action::DomName => return print(format!("{}\n", text(&info.name))),
         Action::ConfigList => return print(known(toolstack, domain)?.config.render()),

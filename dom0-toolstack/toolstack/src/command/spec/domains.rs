@@ -64,6 +64,12 @@ pub(super) static SPECS: &[Spec] = &[
             console: arguments.has('c'),
             target: target(spec, &arguments.one())?,
         })),
+    spec("xl rename", &[DOMAIN, argument("NEWNAME", Kind::Text, Count::One)], &[],
+        ["give a domain another name", "Files keep the old one: autostart and xl create go by what they say.\n"],
+        |_, arguments| {
+            let [domain, name] = arguments.all();
+            Ok(Command::Domain { domain, action: Action::Rename { name } })
+        }),
     spec("xl domid", &[argument("NAME", Kind::Domain, Count::One)], &[], ["the id of a domain", ""],
         |_, arguments| Ok(on(Action::DomId, arguments))),
     spec("xl domname", &[argument("ID", Kind::Text, Count::One)], &[], ["the name of a domain", ""],

@@ -85,6 +85,11 @@ impl Hypervisor for FakeHypervisor {
         self.insert(config)
     }
 
+    fn domain_rename(&self, domain: DomainId, name: &str) -> Result<(), Status> {
+        self.count()?;
+        self.take_name(domain, name)
+    }
+
     fn domain_destroy(&self, domain: DomainId) -> Result<(), Status> {
         self.count()?;
         if domain == DomainId::CONTROL {

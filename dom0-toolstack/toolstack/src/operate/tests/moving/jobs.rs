@@ -61,6 +61,10 @@ fn two_leave_at_a_time_and_the_others_wait() {
             // It is locked while it waits, too.
             let locked = block_on(world.here.destroy(domains[3])).unwrap_err();
             assert!(locked.to_string().contains("is being moved"), "{locked}");
+            for domain in [domains[0], domains[3]] {
+                let locked = world.here.domain_rename(domain, "new").unwrap_err();
+                assert!(locked.to_string().contains("is being moved"), "{locked}");
+            }
         }
         last = stages;
     });
