@@ -7,9 +7,11 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
-use core::future::Future;
+use alloc::vec::Vec;
+use core::future::{Future, poll_fn};
 use core::net::IpAddr;
 use core::pin::Pin;
+use core::task::Poll;
 use embassy_executor::Spawner;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::signal::Signal;
@@ -25,8 +27,6 @@ use godwit_toolstack::site::Site;
 
 /// Connections that are heard at a time: domains that come, and who asks about some.
 const LISTENERS: usize = ARRIVALS_MAX + 2;
-/// Domains that an earlier dom0 has left open, settled at a time.
-const SETTLING_MAX: usize = 4;
 /// After a connection that could not be taken.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// For so long a host that listens to nobody is tried again: all that listens there may be at work.
@@ -100,13 +100,46 @@ pub(crate) fn start(hosts: Hosts, spawner: Spawner) {
         }
     }
     ask_for_orphans(hosts, spawner);
-    for (domain, name, peer) in tools.unsettled() {
+    let unsettled = tools.unsettled().into_iter();
+    let settling = unsettled.map(|(domain, name, peer)| -> Work {
         log::warn!("domain '{name}' was given up to {peer} when dom0 died: asking whose it is");
-        match settle(hosts, domain) {
+        Box::pin(settle(hosts, domain))
+    });
+    let settling: Vec<Work> = settling.collect();
+    // However many there are, each is worked on.
+    spawner.spawn(settle_all(settling).expect("dom0 starts once"));
+    press_claims(hosts, spawner);
+}
+
+/// Begins to tell other hosts of domains that were claimed against their word.
+pub(crate) fn press_claims(hosts: Hosts, spawner: Spawner) {
+    for claim in hosts.tools.jobs.take_claims() {
+        let name = claim.of.name.clone();
+        let pressing = Box::pin(async move {
+            let told = hosts.tools.press_claim(&hosts, &claim).await;
+            log::warn!("{told}");
+        });
+        match run(pressing) {
             Ok(task) => spawner.spawn(task),
-            Err(_) => log::error!("domain '{name}' waits: too many moves are open"),
+            Err(_) => log::error!("domain '{name}': too many moves are open to tell of its claim"),
         }
     }
+}
+
+/// Something that is worked on beside other things.
+type Work = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Works on all at a time.
+#[embassy_executor::task]
+async fn settle_all(mut all: Vec<Work>) {
+    poll_fn(|context| {
+        all.retain_mut(|one| one.as_mut().poll(context).is_pending());
+        match all.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
 }
 
 /// Begins to ask what became of domains that an earlier boot gave up.
@@ -158,7 +191,6 @@ async fn listen(hosts: Hosts, network: Network, spawner: Spawner) -> ! {
     }
 }
 
-#[embassy_executor::task(pool_size = SETTLING_MAX)]
 async fn settle(hosts: Hosts, domain: DomainId) {
     match hosts.tools.settle_move(&hosts, domain).await {
         Ok(told) => log::info!("domain {domain}: {told}"),
@@ -198,7 +230,7 @@ pub(crate) fn depart(
 }
 
 #[embassy_executor::task(pool_size = OPEN_MAX)]
-async fn run(moving: Pin<Box<dyn Future<Output = ()>>>) {
+async fn run(moving: Work) {
     moving.await;
 }
 

@@ -217,6 +217,9 @@ impl Shell {
                 options,
             } => self.plan_move(&moves, &peer, &options).await,
             Effect::MoveOffline { configs, peer } => self.move_offline(&configs, &peer).await,
+            Effect::ResolveMove { domain, text, yes } => {
+                self.resolve_move(&domain, &text, yes).await
+            }
             Effect::Recall { peer } => self.recall(&peer).await,
             Effect::DirtyRate { domain, seconds } => self.dirty_rate(domain, seconds).await,
             Effect::DirtyLog { domain, options } => self.dirty_log(domain, options).await,
@@ -230,14 +233,8 @@ impl Shell {
                 count,
                 interval_ms,
             } => self.ping(&host, count, interval_ms).await,
-            Effect::Ip => {
-                console::write(self.ip().as_bytes());
-                true
-            }
-            Effect::DiskList => {
-                console::write(self.disk_list().as_bytes());
-                true
-            }
+            Effect::Ip => self.print(self.ip(), false),
+            Effect::DiskList => self.print(self.disk_list(), false),
             Effect::DiskRead {
                 disk,
                 block,

@@ -3,7 +3,7 @@
 use super::typed::interrupts;
 use super::{Shell, domains};
 use crate::console;
-use crate::peers::{Over, depart};
+use crate::peers::{Over, depart, press_claims};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -149,6 +149,52 @@ impl Shell {
         }
         self.tools.look().await;
         all
+    }
+
+    /// Decides whose a domain is, once the operator has typed its name.
+    pub(super) async fn resolve_move(&mut self, domain: &str, text: &str, yes: bool) -> bool {
+        console::write(text.as_bytes());
+        if !yes {
+            console::write(b"Type the name of the domain to decide, anything else to leave it: ");
+            console::flush().await;
+            if self.typed_line().await != domain {
+                console::write(b"nothing was decided\n");
+                return false;
+            }
+        }
+        let resolved = self.tools.resolve_move(&self.hosts, domain).await;
+        press_claims(self.hosts, self.spawner);
+        let decided = resolved.is_ok();
+        let text = resolved.unwrap_or_else(|why| format!("{why}\nnothing was decided"));
+        console::write(format!("{text}\n").as_bytes());
+        decided
+    }
+
+    /// A line that is typed, as far as it is plain text.
+    async fn typed_line(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            match self.typed.next().await {
+                b'\r' | b'\n' => break,
+                3 => {
+                    line.clear();
+                    break;
+                }
+                8 | 127 => {
+                    if line.pop().is_some() {
+                        console::write(b"\x08 \x08");
+                    }
+                }
+                byte if (b' '..127).contains(&byte) => {
+                    line.push(char::from(byte));
+                    console::write(&[byte]);
+                }
+                _control => {}
+            }
+            console::flush().await;
+        }
+        console::write(b"\n");
+        line
     }
 
     /// Asks a host for what was moved there.

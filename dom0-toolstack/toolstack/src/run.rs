@@ -89,6 +89,15 @@ pub enum Effect {
         /// The other host.
         peer: String,
     },
+    /// Decide with [`Toolstack::resolve_move`] whose a domain is.
+    ResolveMove {
+        /// The domain.
+        domain: String,
+        /// What that means, to be written first.
+        text: String,
+        /// The operator need not type the domain's name.
+        yes: bool,
+    },
     /// Ask a host with [`Toolstack::recall`] for what was moved there.
     Recall {
         /// The other host.

@@ -2,45 +2,18 @@
 //! of either side, with every crash between any two effects of a step. The network is the set of all
 //! messages ever sent: each may come at any time, any number of times, or never.
 
+mod bounds;
 mod heal;
 #[cfg(test)]
 mod tests;
 
-use godwit_migrate::handover::destination::{self, Committed};
+pub use bounds::{Broken, Claims, Handover, Step};
+
+use godwit_migrate::handover::destination;
 use godwit_migrate::handover::source::{self, Entry};
 use godwit_migrate::handover::{Attempt, Boot, GuestAction, Reply, Request, Tell};
 use stateright::{Model, Property};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// What is broken on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// Nothing.
-    Nothing,
-    /// Rule 1: a time-out at the source takes the guest back after the commit.
-    TimeOutTakesBack,
-    /// Rule 2: the source takes a reply for that of its present attempt.
-    RepliesOfAnyAttempt,
-    /// Rule 2: a destination forgets what it has refused.
-    RefusalsForgotten,
-    /// Rule 3: requests for an earlier boot are taken for this one's.
-    RequestsOfAnyBoot,
-    /// The destination runs the guest before its journal says so.
-    RunsBeforeJournal,
-    /// The source commits before its journal says so.
-    CommitsBeforeJournal,
-}
-
-/// Bounds of the world.
-#[derive(Clone, Debug)]
-pub struct Handover {
-    /// Attempts, one after the other.
-    pub attempts: u64,
-    /// Restarts of dom0 or host, both sides together.
-    pub crashes: u8,
-    /// What is broken.
-    pub broken: Broken,
-}
 
 /// An effect that is still to be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +39,7 @@ struct Destination {
     boot: Boot,
     states: BTreeMap<Attempt, destination::State>,
     journal: BTreeSet<Attempt>,
-    todo: VecDeque<(Attempt, Todo<Committed, Reply>)>,
+    todo: VecDeque<(Attempt, Todo<destination::Entry, Reply>)>,
     runs: bool,
     has_run: bool,
 }
@@ -80,42 +53,24 @@ pub struct World {
     replies: BTreeSet<Reply>,
     crashes: u8,
     host_lost: bool,
+    claimed: bool,
+    /// The destination lived when it was said to be gone for ever.
+    lied: bool,
     wrong: Option<&'static str>,
-}
-
-/// One step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// The source begins its next attempt.
-    Begin,
-    /// Something happens to the source.
-    Source(source::Input),
-    /// Something happens to the destination.
-    Destination(Attempt, destination::Input),
-    /// The source carries out its next effect.
-    SourceEffect,
-    /// The destination carries out its next effect.
-    DestinationEffect,
-    /// dom0 of the source is restarted.
-    SourceDom0Crash,
-    /// The source is restarted.
-    SourceHostCrash,
-    /// dom0 of the destination is restarted.
-    DestinationDom0Crash,
-    /// The destination is restarted.
-    DestinationHostCrash,
-    /// The source starts the guest from its disks, where it may.
-    SourceColdStart,
-    /// The destination does.
-    DestinationColdStart,
 }
 
 impl World {
     fn check(&mut self) {
-        if self.source.runs && self.destination.runs {
+        let claimed = matches!(
+            self.source.state,
+            Some(source::State::Claimed(_) | source::State::ClaimedCold(_))
+        );
+        // Until the two have talked, nobody can know.
+        let may_be_two = self.lied && (claimed || !self.source.todo.is_empty());
+        if !may_be_two && self.source.runs && self.destination.runs {
             self.wrong = Some("two copies run");
         }
-        if self.source.runs && self.destination.has_run {
+        if !self.lied && self.source.runs && self.destination.has_run {
             self.wrong = Some("the source ran a stale copy");
         }
         let lost = self.source.state == Some(source::State::Lost);
@@ -155,6 +110,7 @@ impl World {
                 }
             }
             Some(Todo::Guest(GuestAction::Discard)) => source.has_memory = false,
+            Some(Todo::Guest(GuestAction::Pause)) => source.runs = false,
             Some(Todo::Guest(GuestAction::AllowStart)) => {}
             Some(Todo::Send(request)) => {
                 self.requests.insert(request);
@@ -188,8 +144,11 @@ impl World {
         let destination = &mut self.destination;
         match destination.todo.pop_front() {
             None => {}
-            Some((attempt, Todo::Journal(Committed))) => {
+            Some((attempt, Todo::Journal(destination::Entry::Committed))) => {
                 destination.journal.insert(attempt);
+            }
+            Some((attempt, Todo::Journal(destination::Entry::Withdrawn))) => {
+                destination.journal.remove(&attempt);
             }
             Some((_, Todo::Guest(GuestAction::Run))) => {
                 destination.runs = true;
@@ -200,7 +159,10 @@ impl World {
                     self.wrong = Some("the destination discards its own guest");
                 }
             }
-            Some((_, Todo::Guest(GuestAction::Compare | GuestAction::AllowStart))) => {}
+            Some((
+                _,
+                Todo::Guest(GuestAction::Compare | GuestAction::AllowStart | GuestAction::Pause),
+            )) => {}
             Some((_, Todo::Send(reply))) => {
                 self.replies.insert(reply);
             }
@@ -210,7 +172,10 @@ impl World {
     fn may_start_cold(&self) -> bool {
         let source = &self.source;
         let released = match source.state {
-            Some(state) => state == source::State::Released,
+            Some(state) => matches!(
+                state,
+                source::State::Released | source::State::ClaimedCold(_)
+            ),
             // No attempt was under way when the host was restarted.
             None => true,
         };
@@ -239,6 +204,23 @@ impl Handover {
                 world.source_takes(self.broken, begun);
             }
             Step::Source(input) => self.source_input(world, input),
+            Step::Claim => {
+                let of = match world.source.state {
+                    Some(source::State::Committing(boot) | source::State::Orphaned(boot)) => boot,
+                    _decided => return,
+                };
+                world.claimed = true;
+                world.lied |= of == world.destination.boot;
+                // What it did before is what the operator was warned of.
+                world.destination.has_run = false;
+                // The destination is told over new connections.
+                world.replies.clear();
+                self.source_input(world, source::Input::Claim);
+                if self.broken == Broken::ClaimIsTheEnd {
+                    world.source.state = Some(source::State::Kept);
+                    world.source.todo.pop_back();
+                }
+            }
             Step::Destination(attempt, input) => {
                 let input = match input {
                     destination::Input::Request(request)
@@ -290,7 +272,10 @@ impl Handover {
             Step::SourceColdStart => {
                 world.source.runs = true;
                 world.source.has_memory = true;
-                world.source.state = None;
+                world.source.state = match world.source.state {
+                    Some(source::State::ClaimedCold(boot)) => Some(source::State::Claimed(boot)),
+                    _over => None,
+                };
             }
             Step::DestinationColdStart => {
                 world.destination.runs = true;
@@ -313,7 +298,9 @@ impl Handover {
                 if let source::State::Copying(boot)
                 | source::State::Proving(boot)
                 | source::State::Committing(boot)
-                | source::State::Orphaned(boot) = state
+                | source::State::Orphaned(boot)
+                | source::State::Claimed(boot)
+                | source::State::ClaimedCold(boot) = state
                 {
                     reply.boot = boot;
                 }
@@ -367,6 +354,8 @@ impl Model for Handover {
             replies: BTreeSet::new(),
             crashes: 0,
             host_lost: false,
+            claimed: false,
+            lied: false,
             wrong: None,
         }]
     }
@@ -392,6 +381,17 @@ impl Model for Handover {
                 Step::Source(source::Input::AskAgain),
                 Step::Source(source::Input::GiveUp),
             ]);
+            let may_claim = match (self.claims, world.source.state) {
+                (
+                    Claims::Truly,
+                    Some(source::State::Committing(boot) | source::State::Orphaned(boot)),
+                ) => boot != world.destination.boot && !world.destination.runs,
+                (Claims::Anyhow, Some(state)) => state.is_undecided(),
+                (Claims::Never | Claims::Truly | Claims::Anyhow, _) => false,
+            };
+            if may_claim {
+                wanted.push(Step::Claim);
+            }
             let replies = world.replies.iter();
             wanted.extend(replies.map(|reply| Step::Source(source::Input::Reply(*reply))));
             if world.may_start_cold() {
@@ -408,7 +408,11 @@ impl Model for Handover {
             wanted.extend(world.requests.iter().map(|request| {
                 Step::Destination(request.attempt, destination::Input::Request(*request))
             }));
-            if !world.destination.journal.is_empty() && !world.destination.runs {
+            // A guest that is started anew is none that the machines know.
+            let may_start = !world.destination.journal.is_empty()
+                && !world.claimed
+                && self.claims != Claims::Anyhow;
+            if may_start && !world.destination.runs {
                 wanted.push(Step::DestinationColdStart);
             }
         }
@@ -448,6 +452,14 @@ impl Model for Handover {
             }),
             Property::sometimes("it is kept", |_, world: &World| {
                 world.source.state == Some(source::State::Kept) && world.source.runs
+            }),
+            Property::sometimes("a claim is kept", |model: &Handover, world: &World| {
+                let kept = world.source.state == Some(source::State::Kept);
+                model.claims == Claims::Never || kept && world.claimed && world.source.runs
+            }),
+            Property::sometimes("a claim is disputed", |model: &Handover, world: &World| {
+                let disputed = world.source.state == Some(source::State::Disputed);
+                model.claims != Claims::Anyhow || disputed
             }),
             Property::sometimes("it is lost with its host", |_, world: &World| {
                 world.source.state == Some(source::State::Lost)

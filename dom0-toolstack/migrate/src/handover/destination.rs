@@ -18,9 +18,14 @@ pub enum State {
     Refused,
 }
 
-/// What is in the journal of the destination: the guest of this attempt is this host's.
+/// What is in the journal of the destination about an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Committed;
+pub enum Entry {
+    /// Its guest is this host's.
+    Committed,
+    /// It was, of a boot that is over; the source's operator has claimed it since.
+    Withdrawn,
+}
 
 /// What happens to the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +41,7 @@ pub enum Input {
 }
 
 /// What a step wants done.
-pub type Effects = AnyEffects<Committed, Reply>;
+pub type Effects = AnyEffects<Entry, Reply>;
 
 /// One step of `attempt` on the boot `here`. `committed`: the journal on disk says so of this attempt.
 pub fn step(
@@ -63,7 +68,10 @@ pub fn step(
                     boot,
                     tell: Tell::Gone { committed },
                 };
+                // What is committed is cancelled by nobody but a source that has claimed it.
+                let withdrawn = committed && request.ask == Ask::Cancel;
                 let effects = Effects {
+                    journal: withdrawn.then_some(Entry::Withdrawn),
                     send: Some(gone),
                     ..Effects::NONE
                 };
@@ -105,7 +113,7 @@ fn run(tell: impl Fn(Tell) -> Effects) -> (State, Effects) {
     (
         State::Running,
         Effects {
-            journal: Some(Committed),
+            journal: Some(Entry::Committed),
             guest: Some(GuestAction::Run),
             ..tell(Tell::Running)
         },

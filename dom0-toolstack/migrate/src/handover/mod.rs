@@ -20,6 +20,10 @@
 //! 2. Every message carries the attempt. A destination that has refused one refuses it for ever.
 //! 3. Every request after the offer is addressed to the boot of the destination that accepted. A
 //!    later boot only says that that boot is no more, and whether its journal had committed.
+//!
+//! An operator may claim a guest whose destination will never answer ([`source::Input::Claim`]). The
+//! machines cannot know whether that is true. If it is not, the two hosts find out when they talk
+//! again, and the claimed copy stands still from then on.
 
 pub mod destination;
 pub mod source;
@@ -95,6 +99,8 @@ pub enum GuestAction {
     Run,
     /// Free its memory: it is not this host's any more, or never became so.
     Discard,
+    /// It runs on the other side, too: it stands still, and the operator says what becomes of it.
+    Pause,
     /// Its memory is gone with the host's last boot, but it may be started from its disks here.
     AllowStart,
     /// Compare digests, then give [`destination::Input::Proven`] or `GiveUp`.

@@ -15,6 +15,11 @@ pub enum State {
     Committing(Boot),
     /// As `Committing`, but this host was restarted and has no copy in memory any more.
     Orphaned(Boot),
+    /// The operator has said that the destination is gone for ever: the guest is here. If the destination
+    /// answers all the same, it is told so.
+    Claimed(Boot),
+    /// As `Claimed`, without a copy in memory: the guest may be started here from its disks.
+    ClaimedCold(Boot),
     /// Over: the guest is here.
     Kept,
     /// Over: this host was restarted, and the guest may be started here from its disks.
@@ -23,6 +28,9 @@ pub enum State {
     Moved,
     /// Over: the destination ran it, and was lost with it. What is left here is stale.
     Lost,
+    /// Over: the operator claimed the guest, and the destination runs it all the same. What is here
+    /// stands still.
+    Disputed,
 }
 
 impl State {
@@ -30,8 +38,13 @@ impl State {
     pub const fn is_over(self) -> bool {
         matches!(
             self,
-            State::Kept | State::Released | State::Moved | State::Lost
+            State::Kept | State::Released | State::Moved | State::Lost | State::Disputed
         )
+    }
+
+    /// Only the destination's word, or the operator's claim, ends it.
+    pub const fn is_undecided(self) -> bool {
+        matches!(self, State::Committing(_) | State::Orphaned(_))
     }
 
     /// The attempt may still be called off by the source alone.
@@ -45,6 +58,8 @@ impl State {
 pub enum Entry {
     /// The guest is given up to this boot.
     Committing(Boot),
+    /// The operator has claimed the guest, which was given up to this boot.
+    Claimed(Boot),
     /// The attempt is over; the guest is this host's or not.
     Settled {
         /// It may run (or be started) here.
@@ -63,6 +78,8 @@ pub enum Input {
     AskAgain,
     /// The operator, a failure or a time-out calls the attempt off. Nothing once it is committed.
     GiveUp,
+    /// The operator says that the destination is gone for ever. Nothing unless that is undecided.
+    Claim,
     /// dom0 was restarted and found this state.
     Restarted,
 }
@@ -80,6 +97,7 @@ pub fn begin(attempt: Attempt) -> (State, Effects) {
 pub const fn after_host_restart(entry: Option<Entry>) -> State {
     match entry {
         Some(Entry::Committing(boot)) => State::Orphaned(boot),
+        Some(Entry::Claimed(boot)) => State::ClaimedCold(boot),
         Some(Entry::Settled { here: false }) => State::Moved,
         Some(Entry::Settled { here: true }) | None => State::Released,
     }
@@ -104,6 +122,7 @@ pub fn step(attempt: Attempt, state: State, input: Input) -> (State, Effects) {
         },
         Input::AskAgain => (state, again(attempt, state)),
         Input::GiveUp => give_up(attempt, state),
+        Input::Claim => claim(attempt, state),
         Input::Restarted => restarted(attempt, state),
     }
 }
@@ -113,10 +132,30 @@ fn again(attempt: Attempt, state: State) -> Effects {
         State::Offered => ask(attempt, None, Ask::Offer),
         State::Proving(boot) => ask(attempt, Some(boot), Ask::Prove),
         State::Committing(boot) | State::Orphaned(boot) => ask(attempt, Some(boot), Ask::Commit),
-        State::Copying(_) | State::Kept | State::Released | State::Moved | State::Lost => {
-            Effects::NONE
-        }
+        State::Claimed(boot) | State::ClaimedCold(boot) => ask(attempt, Some(boot), Ask::Cancel),
+        State::Copying(_)
+        | State::Kept
+        | State::Released
+        | State::Moved
+        | State::Lost
+        | State::Disputed => Effects::NONE,
     }
+}
+
+fn claim(attempt: Attempt, state: State) -> (State, Effects) {
+    let (next, boot, guest) = match state {
+        State::Committing(boot) => (State::Claimed(boot), boot, GuestAction::Run),
+        State::Orphaned(boot) => (State::ClaimedCold(boot), boot, GuestAction::AllowStart),
+        _decided => return (state, Effects::NONE),
+    };
+    (
+        next,
+        Effects {
+            journal: Some(Entry::Claimed(boot)),
+            guest: Some(guest),
+            ..again(attempt, next)
+        },
+    )
 }
 
 fn give_up(attempt: Attempt, state: State) -> (State, Effects) {
@@ -151,6 +190,23 @@ fn restarted(attempt: Attempt, state: State) -> (State, Effects) {
             },
         ),
         State::Orphaned(_) => (state, again(attempt, state)),
+        State::Claimed(boot) => (
+            state,
+            Effects {
+                journal: Some(Entry::Claimed(boot)),
+                guest: Some(GuestAction::Run),
+                ..again(attempt, state)
+            },
+        ),
+        State::ClaimedCold(boot) => (
+            state,
+            Effects {
+                journal: Some(Entry::Claimed(boot)),
+                guest: Some(GuestAction::AllowStart),
+                ..again(attempt, state)
+            },
+        ),
+        State::Disputed => (state, guest(GuestAction::Pause)),
         State::Kept => (state, guest(GuestAction::Run)),
         State::Released => (state, guest(GuestAction::AllowStart)),
         State::Moved | State::Lost => (state, guest(GuestAction::Discard)),
@@ -203,6 +259,14 @@ fn replied(attempt: Attempt, state: State, reply: Reply) -> (State, Effects) {
                 Tell::Accepted | Tell::Ready => (state, Effects::NONE),
             }
         }
+        State::Claimed(boot) | State::ClaimedCold(boot) if reply.boot == boot => match reply.tell {
+            Tell::Running => settle(State::Disputed, GuestAction::Pause),
+            Tell::Refused | Tell::Gone { .. } if matches!(state, State::Claimed(_)) => {
+                settle(State::Kept, GuestAction::Run)
+            }
+            Tell::Refused | Tell::Gone { .. } => settle(State::Released, GuestAction::AllowStart),
+            Tell::Accepted | Tell::Ready => (state, Effects::NONE),
+        },
         // A destination that still waits for an attempt that is over here.
         State::Kept | State::Released if matches!(reply.tell, Tell::Accepted | Tell::Ready) => {
             (state, ask(attempt, Some(reply.boot), Ask::Cancel))
@@ -211,9 +275,12 @@ fn replied(attempt: Attempt, state: State, reply: Reply) -> (State, Effects) {
         | State::Proving(_)
         | State::Committing(_)
         | State::Orphaned(_)
+        | State::Claimed(_)
+        | State::ClaimedCold(_)
         | State::Kept
         | State::Released
         | State::Moved
-        | State::Lost => (state, Effects::NONE),
+        | State::Lost
+        | State::Disputed => (state, Effects::NONE),
     }
 }

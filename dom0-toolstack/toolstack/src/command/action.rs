@@ -166,6 +166,13 @@ pub enum MoveCommand {
     History {
         json: bool,
     },
+    /// Of a domain that is given up: what could have become of it, or that its other host is gone for ever.
+    Resolve {
+        domain: String,
+        peer_is_gone: bool,
+        /// Nobody is asked again.
+        yes: bool,
+    },
     /// What a page costs.
     Costs,
     /// Shows it, or sets it.

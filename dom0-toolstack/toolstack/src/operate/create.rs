@@ -196,11 +196,11 @@ impl<S: Site> Toolstack<S> {
         &self,
         domain: DomainId,
     ) -> Result<crate::registry::Busy<'_>, OperateError> {
+        if let Some(why) = self.given_up(domain)? {
+            return Err(why);
+        }
         let free = !self.fetches.has(domain);
         let busy = free.then(|| self.registry.reserve(domain)).flatten();
-        busy.ok_or_else(|| {
-            let moving = self.jobs.why_not(domain);
-            moving.unwrap_or(OperateError::Busy(domain))
-        })
+        busy.ok_or(OperateError::Busy(domain))
     }
 }

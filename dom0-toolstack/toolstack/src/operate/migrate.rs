@@ -42,6 +42,7 @@ mod plan;
 mod progress;
 mod queue;
 mod report;
+mod resolve;
 mod rest;
 mod rounds;
 mod settle;
@@ -63,6 +64,7 @@ pub(crate) use journal::MoveJournal;
 pub use objection::{Cause, Objection};
 pub use plan::{Actual, Measured, Prediction, Spread, Window};
 pub use queue::{LIMIT, LIMIT_MAX, OPEN_MAX};
+pub use resolve::Claim;
 
 use alloc::string::String;
 use godwit_migrate::link::Link;

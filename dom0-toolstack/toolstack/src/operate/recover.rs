@@ -18,7 +18,9 @@ impl<S: Site> Toolstack<S> {
         let recovered = self.registry.recover(hypervisor, is_ours)?;
         let mut told = self.recover_moves().await;
         for domain in recovered.unfinished {
-            let _busy = self.reserve(domain)?;
+            // A move that had come to its end is among them.
+            let busy = self.registry.reserve(domain);
+            let _busy = busy.ok_or(OperateError::Busy(domain))?;
             told.push(match self.take_apart(domain).await {
                 Ok(()) => format!("domain {domain} was half-made or half-destroyed: destroyed"),
                 Err(status) => {
@@ -42,6 +44,7 @@ impl<S: Site> Toolstack<S> {
                 Some(kept) => told.push(self.move_ended(domain, &kept)),
                 None => {}
             }
+            self.press_on(domain);
             self.serve_again(domain, &mut told).await;
             self.start_arrived(domain)?;
             if let Some(line) = self.go_on_fetching(domain)? {

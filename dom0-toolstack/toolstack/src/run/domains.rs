@@ -180,7 +180,7 @@ async fn network_detach<S: Site>(
 
 /// Refuses a domain that moves.
 fn stays<S: Site>(toolstack: &Toolstack<S>, domain: DomainId) -> Result<(), OperateError> {
-    toolstack.jobs.why_not(domain).map_or(Ok(()), Err)
+    toolstack.given_up(domain)?.map_or(Ok(()), Err)
 }
 
 /// `xl migrate-cancel`.

@@ -57,6 +57,11 @@ pub(super) fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveCommand) ->
             }
             print(format!("{}\n", jobs.limit()))
         }
+        MoveCommand::Resolve {
+            domain,
+            peer_is_gone,
+            yes,
+        } => decide(toolstack, domain, peer_is_gone, yes),
         MoveCommand::Evacuate { peer, options } => {
             let moves = toolstack.to_evacuate(&peer);
             match moves.is_empty() {
@@ -71,6 +76,20 @@ pub(super) fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveCommand) ->
             }
         }
         MoveCommand::Return { peer } => Ok(Effect::Recall { peer }),
+    }
+}
+
+/// `xl migrate-resolve`.
+fn decide<S: Site>(
+    toolstack: &Toolstack<S>,
+    domain: String,
+    peer_is_gone: bool,
+    yes: bool,
+) -> Answer {
+    let text = toolstack.explain_undecided(&domain)?;
+    match peer_is_gone {
+        true => Ok(Effect::ResolveMove { domain, text, yes }),
+        false => print(text),
     }
 }
 

@@ -205,7 +205,12 @@ fn fetching(job: &Job) -> String {
     let fetched = job.fetched();
     let link = match job.is_linked() {
         true => "",
-        false => "link lost, waiting; ",
+        false => match job.direction {
+            Direction::In => {
+                "link lost: the pages it lacks are on the other host only (xl migrate-resolve says what to do); "
+            }
+            Direction::Out => "link lost, connecting (xl migrate-resolve if it is gone for ever); ",
+        },
     };
     let mean_us = fetched.waited_us.checked_div(fetched.faults).unwrap_or(0);
     format!(

@@ -46,10 +46,14 @@ impl Handover {
                 return false;
             }
             if world.is_settled() {
+                if world.source.runs && world.destination.runs {
+                    return false;
+                }
+                let disputed = world.source.state == Some(source::State::Disputed);
                 let runs = world.source.runs || world.destination.runs;
                 let lost = world.source.state == Some(source::State::Lost);
                 let startable = world.may_start_cold() || !world.destination.journal.is_empty();
-                return runs || lost || world.host_lost && startable;
+                return runs || lost || disputed || world.host_lost && startable;
             }
         }
         false

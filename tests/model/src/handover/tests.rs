@@ -4,9 +4,14 @@ use super::*;
 use stateright::Checker;
 
 fn explore(attempts: u64, crashes: u8, broken: Broken) -> impl Checker<Handover> {
+    claimed(attempts, crashes, Claims::Never, broken)
+}
+
+fn claimed(attempts: u64, crashes: u8, claims: Claims, broken: Broken) -> impl Checker<Handover> {
     let model = Handover {
         attempts,
         crashes,
+        claims,
         broken,
     };
     model.checker().threads(2).spawn_bfs().join()
@@ -46,4 +51,33 @@ fn each_rule_is_needed() {
         let found = checker.discovery("one guest runs, and none that is stale");
         assert!(found.is_some(), "{broken:?} was not found out");
     }
+}
+
+/// What holds whenever the operator claims a guest.
+const ALWAYS: [&str; 3] = [
+    "one guest runs, and none that is stale",
+    "it settles when everybody goes on",
+    "it settles when everybody gives up",
+];
+
+#[test]
+fn a_claim_that_is_true_never_makes_two_copies_run() {
+    let checker = claimed(1, 2, Claims::Truly, Broken::Nothing);
+    for name in ALWAYS {
+        checker.assert_no_discovery(name);
+    }
+    assert!(checker.discovery("a claim is kept").is_some());
+    println!("{} states", checker.unique_state_count());
+}
+
+#[test]
+fn after_a_claim_that_is_not_true_one_copy_stands_still_once_they_have_talked() {
+    let checker = claimed(1, 1, Claims::Anyhow, Broken::Nothing);
+    for name in ALWAYS {
+        checker.assert_no_discovery(name);
+    }
+    assert!(checker.discovery("a claim is disputed").is_some());
+    println!("{} states", checker.unique_state_count());
+    let broken = claimed(1, 1, Claims::Anyhow, Broken::ClaimIsTheEnd);
+    assert!(ALWAYS.iter().any(|name| broken.discovery(name).is_some()));
 }

@@ -91,6 +91,18 @@ pub(super) static SPECS: &[Spec] = &[
     spec("xl migrate-cancel", &[DOMAIN], &[],
         ["call a move off: the domain stays where it is", ""],
         |_, arguments| Ok(on(Action::MigrateCancel, arguments))),
+    spec("xl migrate-resolve", &[DOMAIN],
+        &[flag('g', "peer-is-gone", "the other host will never come back: decide without it"),
+          flag('y', "yes", "do not ask again")],
+        ["decide a move whose other host will NEVER come back",
+         "Without options it says what is undecided. While the other host answers, or will, nothing needs\n\
+          to be decided: they settle it by themselves. If it is not gone, two copies run and destroy\n\
+          their disks.\n"],
+        |_, arguments| {
+            let [peer_is_gone, yes] = ['g', 'y'].map(|flag| arguments.has(flag));
+            let domain = arguments.one();
+            Ok(Command::Move(MoveCommand::Resolve { domain, peer_is_gone, yes }))
+        }),
     spec("xl host-evacuate", &[HOST], &[DOWNTIME, DEADLINE, ON_MISS, BANDWIDTH, STOP, VERIFY, PLAINTEXT],
         ["move every domain of this host to another one",
          "Says of those that cannot move why. xl host-return brings the others back.\n"],

@@ -270,7 +270,7 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
                 let why = if why.is_empty() { "called off" } else { &why };
                 Err(self.talk.trouble(why))
             }
-            Some(GuestAction::AllowStart) | None => self.reply(&effects).await,
+            Some(GuestAction::AllowStart | GuestAction::Pause) | None => self.reply(&effects).await,
         }
     }
 

@@ -2,16 +2,18 @@
 
 use super::arrive::Arriving;
 use super::hello::{Hello, Purpose};
+use super::job::Direction;
+use super::journal::Line;
 use super::talk::Talk;
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, WORK_LIMIT_US};
 use crate::operate::{OperateError, Toolstack};
-use crate::registry::Entry;
+use crate::registry::Entry as RegistryEntry;
 use crate::site::Site;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use godwit_migrate::handover::destination::{self, Input, State};
-use godwit_migrate::handover::{Attempt, Boot, Request};
+use godwit_migrate::handover::destination::{self, Entry, Input, State};
+use godwit_migrate::handover::{Ask, Attempt, Boot, Request, Tell};
 use godwit_migrate::link::Link;
 use godwit_migrate::stream::{Frame, FrameKind};
 
@@ -90,12 +92,44 @@ impl<S: Site> Toolstack<S> {
             let hypervisor = self.site.hypervisor();
             self.attempts.set(hypervisor, request.attempt, next)?;
         }
+        if effects.journal == Some(Entry::Withdrawn) {
+            let written = self.moves.write(Line::Withdrawn(request.attempt)).await;
+            written.map_err(OperateError::Other)?;
+        }
         if let Some(reply) = effects.send {
             talk.say(FrameKind::REPLY, &[&reply.encode()], ANSWER_LIMIT_US)
                 .await?;
         }
+        if request.ask == Ask::Cancel
+            && let Some(Tell::Running | Tell::Gone { committed: true }) =
+                effects.send.map(|reply| reply.tell)
+        {
+            self.tell_of_claim(request.attempt, talk.peer(), state == State::Running);
+        }
         let ours = next == State::Running && !committed;
         Ok(ours.then_some(request.attempt))
+    }
+
+    /// Nobody cancels what was committed but a host whose operator has claimed it: tells of that.
+    fn tell_of_claim(&self, attempt: Attempt, peer: &str, runs: bool) {
+        let all = self.registry.all().into_iter();
+        let of = |entry: &RegistryEntry| entry.arrival.is_some_and(|it| it.attempt == attempt.0);
+        let name = all.map(|(_, entry)| entry).find(of);
+        let name = name.map_or_else(|| "?".into(), |entry| entry.config.name);
+        let job = self
+            .jobs
+            .begin(Direction::In, &name, peer, self.site.now_us());
+        let here = match runs {
+            true => {
+                "DISPUTED: it runs here, and is paused there as soon as this answer arrives. Both may have                  written to its disks. Destroy one of the two"
+            }
+            false => {
+                "it had run here before this host was restarted, and is not to be made here again"
+            }
+        };
+        job.end(Err(format!(
+            "the operator of {peer} has said that this host is gone for ever, and claimed the domain: {here}"
+        )));
     }
 
     /// Waits while another connection works on an attempt: it ends by itself, in bounded time.
@@ -127,7 +161,7 @@ pub(super) fn request<S: Site, L: Link>(
 /// What a host offers, to be taken in or only to be looked at.
 pub(super) struct Offer {
     /// The domain's note.
-    pub(super) entry: Entry,
+    pub(super) entry: RegistryEntry,
     /// The record of its CPU.
     pub(super) cpu: Vec<u8>,
     /// What is asked, and the frame it came in.
@@ -141,7 +175,7 @@ pub(super) async fn hear_offer<S: Site, L: Link>(
 ) -> Result<Offer, OperateError> {
     let frame = talk.hear(ANSWER_LIMIT_US).await?;
     let entry = match frame.kind {
-        FrameKind::CONFIGURATION => Entry::decode(&frame.body),
+        FrameKind::CONFIGURATION => RegistryEntry::decode(&frame.body),
         _ => return Err(unexpected(talk, &frame)),
     };
     let entry = entry.map_err(|error| talk.trouble(&error.to_string()))?;

@@ -4,6 +4,7 @@ use super::check::Readiness;
 use super::evacuate::{Evacuated, Wanted};
 use super::plan::{Actual, Prediction};
 use super::queue::Queue;
+use super::resolve::Claim;
 use crate::operate::OperateError;
 use alloc::format;
 use alloc::rc::Rc;
@@ -93,6 +94,8 @@ pub struct Job {
     rest_us: Cell<Option<u64>>,
     actual: Cell<Option<Actual>>,
     cancelled: Cell<bool>,
+    /// The operator has said that the other host is gone for ever.
+    claimed: Cell<bool>,
     fetched: Cell<Fetched>,
     linked: Cell<bool>,
     lines: RefCell<Vec<String>>,
@@ -154,6 +157,15 @@ impl Job {
     /// Asks it to end. Nothing once the domain is given up.
     pub fn cancel(&self) {
         self.cancelled.set(true);
+    }
+
+    /// Whether the operator has said that the other host is gone for ever.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.get()
+    }
+
+    pub(super) fn set_claimed(&self, claimed: bool) {
+        self.claimed.set(claimed);
     }
 
     /// Whether it can still be called off.
@@ -230,6 +242,13 @@ impl Job {
         }
     }
 
+    /// Tells something that is told again and again: only the last time is kept.
+    pub(super) fn tell_last(&self, line: String) {
+        let mut lines = self.lines.borrow_mut();
+        lines.clear();
+        lines.push(line);
+    }
+
     pub(super) fn check_cancelled(&self) -> Result<(), OperateError> {
         match self.cancelled.get() {
             true => Err(OperateError::Other("it was called off".into())),
@@ -254,6 +273,8 @@ pub struct Jobs {
     pub(super) evacuated: RefCell<Option<Vec<Evacuated>>>,
     /// Domains that other hosts have asked for.
     wanted: RefCell<Vec<Wanted>>,
+    /// Domains that the operator has claimed, and that nobody tells the other host of yet.
+    claims: RefCell<Vec<Claim>>,
     /// Bytes of dom0's memory that the caches of jobs may take.
     lent_bytes: Cell<u64>,
 }
@@ -295,6 +316,7 @@ impl Jobs {
             rest_us: Cell::new(None),
             actual: Cell::new(None),
             cancelled: Cell::new(false),
+            claimed: Cell::new(false),
             fetched: Cell::default(),
             linked: Cell::new(true),
             lines: RefCell::default(),
@@ -317,6 +339,15 @@ impl Jobs {
     /// Domains that the host that was served last wants back: each is to be moved to it.
     pub fn take_wanted(&self) -> Vec<Wanted> {
         self.wanted.take()
+    }
+
+    pub(super) fn press(&self, claim: Claim) {
+        self.claims.borrow_mut().push(claim);
+    }
+
+    /// Claims that the other hosts are to be told of, each by [`crate::operate::Toolstack::press_claim`].
+    pub fn take_claims(&self) -> Vec<Claim> {
+        self.claims.take()
     }
 
     /// Lets a job take so much memory.

@@ -6,6 +6,7 @@
 //! committed ATTEMPT BOOT               the domain of the attempt is this host's, of that boot
 //! withdrawn ATTEMPT                    it never ran after all
 //! given-up ATTEMPT BOOT PEER NAME      a domain was given up to that boot of the peer
+//! claimed ATTEMPT                      the operator says that the peer is gone for ever: the domain is this host's
 //! settled ATTEMPT                      whose it is was said
 //! ```
 //!
@@ -16,7 +17,7 @@
 //! Entry point for bytes nobody vouches for: [`Line::decode`].
 
 use crate::site::{Site, Stores};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -55,6 +56,7 @@ pub(crate) enum Line {
     Committed(Attempt, Boot),
     Withdrawn(Attempt),
     GivenUp(GivenUp),
+    Claimed(Attempt),
     Settled(Attempt),
 }
 
@@ -74,6 +76,7 @@ impl fmt::Display for Line {
                     it.peer, it.name
                 )
             }
+            Line::Claimed(attempt) => writeln!(f, "claimed {:016x}", attempt.0),
             Line::Settled(attempt) => writeln!(f, "settled {:016x}", attempt.0),
         }
     }
@@ -88,6 +91,7 @@ impl Line {
             "boot" => Line::Boot(Boot(number()?)),
             "committed" => Line::Committed(Attempt(number()?), Boot(number()?)),
             "withdrawn" => Line::Withdrawn(Attempt(number()?)),
+            "claimed" => Line::Claimed(Attempt(number()?)),
             "settled" => Line::Settled(Attempt(number()?)),
             "given-up" => Line::GivenUp(GivenUp {
                 attempt: Attempt(number()?),
@@ -106,6 +110,8 @@ struct Book {
     boots: Vec<Boot>,
     committed: BTreeMap<Attempt, Boot>,
     open: BTreeMap<Attempt, GivenUp>,
+    /// Of those, what the operator has claimed.
+    claimed: BTreeSet<Attempt>,
 }
 
 impl Book {
@@ -121,8 +127,12 @@ impl Book {
             Line::GivenUp(given_up) => {
                 self.open.insert(given_up.attempt, given_up.clone());
             }
+            Line::Claimed(attempt) => {
+                self.claimed.insert(*attempt);
+            }
             Line::Settled(attempt) => {
                 self.open.remove(attempt);
+                self.claimed.remove(attempt);
             }
         }
     }
@@ -143,7 +153,8 @@ impl Book {
         let committed = self.committed.iter();
         let committed = committed.map(|(attempt, boot)| Line::Committed(*attempt, *boot));
         let open = self.open.values().cloned().map(Line::GivenUp);
-        let all = boots.chain(committed).chain(open);
+        let claimed = self.claimed.iter().map(|attempt| Line::Claimed(*attempt));
+        let all = boots.chain(committed).chain(open).chain(claimed);
         all.map(|line| line.to_string()).collect()
     }
 }
@@ -209,6 +220,7 @@ impl MoveJournal {
             match &line {
                 Line::Boot(boot) => book.boots.retain(|known| known != boot),
                 Line::Committed(attempt, _) => drop(book.committed.remove(attempt)),
+                Line::Claimed(attempt) => drop(book.claimed.remove(attempt)),
                 Line::GivenUp(it) => drop(book.open.remove(&it.attempt)),
                 Line::Withdrawn(attempt) => {
                     book.committed
@@ -217,6 +229,7 @@ impl MoveJournal {
                 Line::Settled(attempt) => {
                     let it = before.open.get(attempt).cloned();
                     book.open.extend(it.map(|it| (*attempt, it)));
+                    book.claimed.extend(before.claimed.get(attempt));
                 }
             }
             format!("the journal cannot be written: {error}")
@@ -258,7 +271,17 @@ impl MoveJournal {
     pub(crate) fn find_orphans(&self, is_here: impl Fn(Attempt) -> bool) {
         let book = self.book.borrow();
         let gone = book.open.values().filter(|it| !is_here(it.attempt));
+        let gone = gone.filter(|it| !book.claimed.contains(&it.attempt));
         self.orphans.replace(gone.cloned().collect());
+    }
+
+    /// After a restart: those that were claimed and that nobody has in memory any more.
+    pub(crate) fn cold_claims(&self, is_here: impl Fn(Attempt) -> bool) -> Vec<GivenUp> {
+        let book = self.book.borrow();
+        let claimed = book.claimed.iter().filter(|attempt| !is_here(**attempt));
+        claimed
+            .filter_map(|attempt| book.open.get(attempt).cloned())
+            .collect()
     }
 
     /// Domains that an earlier boot gave up.
@@ -311,6 +334,7 @@ mod tests {
             Line::Committed(Attempt(2), Boot(u64::MAX)),
             Line::Withdrawn(Attempt(3)),
             given_up(4),
+            Line::Claimed(Attempt(4)),
             Line::Settled(Attempt(5)),
         ] {
             let text = line.to_string();

@@ -68,6 +68,9 @@ impl<S: Site> Toolstack<S> {
             | State::Proving(_)
             | State::Committing(_)
             | State::Orphaned(_)
+            | State::Claimed(_)
+            | State::ClaimedCold(_)
+            | State::Disputed
             | State::Kept => "the operator has settled it".into(),
         };
         if state.is_over()
@@ -88,8 +91,8 @@ impl<S: Site> Toolstack<S> {
         job.tell(format!("{error}; asking again"));
     }
 
-    /// Asks once.
-    async fn ask_for_orphan<P: Peers>(
+    /// Asks once; of one that was claimed it tells.
+    pub(super) async fn ask_for_orphan<P: Peers>(
         &self,
         peers: &P,
         orphan: &GivenUp,

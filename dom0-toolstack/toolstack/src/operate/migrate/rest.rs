@@ -9,6 +9,7 @@ use super::destination::unexpected;
 use super::hashes::Hashes;
 use super::hello::Purpose;
 use super::job::Stage;
+use super::resolve::unless_claimed;
 use super::settle::{PAUSE_US, PAUSE_US_MAX};
 use super::source::{Leaving, hear_hello};
 use super::talk::Talk;
@@ -66,6 +67,8 @@ enum Given {
     All,
     /// The host that had the domain is no more.
     Lost,
+    /// The operator says so.
+    GoneForEver,
 }
 
 impl<S: Site, P: Peers> Leaving<'_, S, P> {
@@ -98,15 +101,27 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
                     self.state = State::Lost;
                     return;
                 }
+                Ok(Given::GoneForEver) => {
+                    let peer = self.peer;
+                    self.job
+                        .tell(format!("{peer} is gone for ever, and the domain with it"));
+                    self.state = State::Lost;
+                    return;
+                }
                 Err(error) => {
                     self.job.note_fetched(self.job.fetched(), false);
                     self.job.tell(format!("{error}; connecting again"));
                 }
             }
-            let site = &self.tools.site;
-            site.sleep_until(site.now_us() + pause_us).await;
+            let (site, job) = (&self.tools.site, self.job);
+            let pause = site.sleep_until(site.now_us() + pause_us);
+            unless_claimed(site, job, pause).await;
             pause_us = (pause_us * 2).min(PAUSE_US_MAX);
-            outcome = self.give_again(&mut rest).await;
+            let given = unless_claimed(site, job, self.give_again(&mut rest)).await;
+            outcome = match given {
+                Some(given) => given,
+                None => Ok(Given::GoneForEver),
+            };
         }
     }
 

@@ -4,6 +4,7 @@ use super::copy::Totals;
 use super::hello::Purpose;
 use super::job::{Direction, Job, Stage};
 use super::kept::{Kept, MOVE_BLOB};
+use super::resolve::unless_claimed;
 use super::rest::Rest;
 use super::source::{Leaving, hear_hello};
 use super::talk::{Talk, within};
@@ -31,10 +32,17 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         ));
         let mut pause_us = PAUSE_US;
         while !self.state.is_over() {
-            if let Err(error) = self.ask_again().await {
-                self.job.tell(format!("{error}; asking again"));
-                let site = &self.tools.site;
-                site.sleep_until(site.now_us() + pause_us).await;
+            if self.job.is_claimed() && self.claim().await {
+                return Err(OperateError::Other(format!(
+                    "the operator has claimed it: it goes on here, and {} is told when it answers",
+                    self.peer
+                )));
+            }
+            let (site, job) = (&self.tools.site, self.job);
+            if let Some(Err(error)) = unless_claimed(site, job, self.ask_again()).await {
+                job.tell(format!("{error}; asking again"));
+                let pause = site.sleep_until(site.now_us() + pause_us);
+                unless_claimed(site, job, pause).await;
                 pause_us = (pause_us * 2).min(PAUSE_US_MAX);
             }
         }
@@ -56,6 +64,9 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             | State::Proving(_)
             | State::Committing(_)
             | State::Orphaned(_)
+            | State::Claimed(_)
+            | State::ClaimedCold(_)
+            | State::Disputed
             | State::Released => unreachable!("{:?} is not how it ends", self.state),
         }
     }
@@ -83,6 +94,24 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
 }
 
 impl<S: Site> Toolstack<S> {
+    /// Why nothing may be done with a domain that is given up, also while no job works on that.
+    pub(crate) fn given_up(&self, domain: DomainId) -> Result<Option<OperateError>, OperateError> {
+        if let Some(moving) = self.jobs.why_not(domain) {
+            return Ok(Some(moving));
+        }
+        let kept = match self.move_of(domain) {
+            Err(Status::NoDomain) => None,
+            kept => kept?,
+        };
+        let kept = kept.filter(|kept| kept.is_committing);
+        Ok(kept.map(|kept| {
+            OperateError::Other(format!(
+                "domain {domain} was given up to {}, which has not said whether it runs there",
+                kept.peer
+            ))
+        }))
+    }
+
     /// What is kept of a domain's move, if it was under way when dom0 died.
     pub(crate) fn move_of(&self, domain: DomainId) -> Result<Option<Kept>, Status> {
         match self.site.hypervisor().blob_read(domain, MOVE_BLOB) {
@@ -130,7 +159,8 @@ impl<S: Site> Toolstack<S> {
         peers: &P,
         domain: DomainId,
     ) -> Result<String, OperateError> {
-        let _busy = self.reserve(domain)?;
+        let busy = self.registry.reserve(domain);
+        let _busy = busy.ok_or(OperateError::Busy(domain))?;
         let entry = self.known(domain)?;
         let Some(kept) = self.move_of(domain)? else {
             return Err(OperateError::Other("it is not on the move".into()));
@@ -142,6 +172,9 @@ impl<S: Site> Toolstack<S> {
             .begin(Direction::Out, name, &kept.peer, site.now_us());
         job.concerns(domain);
         job.enter(Stage::HandOver);
+        // The operator had spoken before dom0 died.
+        let claim = self.claim_of(domain);
+        job.set_claimed(claim.is_some_and(|claim| claim.of.attempt == kept.attempt));
         let settled = self.settle_kept(peers, &job, domain, &kept).await;
         let said = settled.clone();
         job.end(said.map_err(|error| error.to_string()));

@@ -264,6 +264,9 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             State::Copying(boot) | State::Proving(boot) | State::Committing(boot) => Some(boot),
             State::Offered
             | State::Orphaned(_)
+            | State::Claimed(_)
+            | State::ClaimedCold(_)
+            | State::Disputed
             | State::Kept
             | State::Released
             | State::Moved

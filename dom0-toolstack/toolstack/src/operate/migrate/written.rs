@@ -2,6 +2,7 @@
 
 use super::Peers;
 use super::journal::{GivenUp, Line};
+use super::resolve::Claim;
 use super::source::Leaving;
 use crate::operate::{OperateError, Toolstack};
 use crate::site::Site;
@@ -55,7 +56,10 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
 
     /// Writes to disk that it is known whose the domain is. If that cannot be, a later boot asks again.
     pub(super) async fn write_settled(&mut self) {
-        if self.tools.moves.is_open(self.attempt)
+        // What was claimed is open until the other host has heard of it.
+        let claimed = matches!(self.state, State::Claimed(_));
+        if !claimed
+            && self.tools.moves.is_open(self.attempt)
             && let Err(why) = self.tools.moves.write(Line::Settled(self.attempt)).await
         {
             self.job.tell(why);
@@ -86,9 +90,17 @@ impl<S: Site> Toolstack<S> {
         let kept: Vec<u64> = crate::names::all(self.site.hypervisor())
             .unwrap_or_default()
             .iter()
-            .filter_map(|info| self.move_of(crate::names::id_of(info)).ok()?)
-            .map(|kept| kept.attempt.0)
+            .flat_map(|info| {
+                let domain = crate::names::id_of(info);
+                let kept = self.move_of(domain).ok().flatten();
+                let claim = self.claim_of(domain);
+                let kept = kept.map(|kept| kept.attempt.0);
+                kept.into_iter().chain(claim.map(|it| it.of.attempt.0))
+            })
             .collect();
+        for of in self.moves.cold_claims(|attempt| kept.contains(&attempt.0)) {
+            self.jobs.press(Claim { of, domain: None });
+        }
         self.moves.find_orphans(|attempt| kept.contains(&attempt.0));
         for orphan in self.moves.orphans() {
             let (name, peer): (String, String) = (orphan.name.to_string(), orphan.peer);

@@ -119,7 +119,7 @@ fn disks_come_and_go() {
     let entry = toolstack.registry.entry(id).unwrap();
     assert_eq!((entry.config.disks.len(), entry.links.len()), (3, 6));
     // A note that cannot be written takes the device back.
-    host(&toolstack).fail_call(0, Status::NoMemory);
+    host(&toolstack).fail_call(1, Status::NoMemory);
     assert!(
         attach("a/e,,vde")
             .unwrap_err()

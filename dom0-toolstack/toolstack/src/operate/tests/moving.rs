@@ -8,6 +8,7 @@ mod jobs;
 mod offline;
 mod planned;
 mod postcopy;
+mod resolving;
 mod returning;
 
 use super::*;

@@ -29,7 +29,7 @@ fn poll(future: &mut Pin<Box<dyn Future<Output = ()> + '_>>) -> bool {
 }
 
 /// The same host with a new dom0: what the old one had in memory is gone.
-fn reborn(old: Toolstack<FakeSite>) -> Toolstack<FakeSite> {
+pub(super) fn reborn(old: Toolstack<FakeSite>) -> Toolstack<FakeSite> {
     old.site.devices.quiesced.take();
     old.site.devices.written.take();
     let new = Toolstack::new(old.site, Vec::new());
