@@ -202,7 +202,7 @@ impl GuestMemory {
         (gpa / PAGE_BYTES, (gpa + (bytes - 1)) / PAGE_BYTES)
     }
 
-    /// A page goes back to the host: takes it out, and says where it was.
+    /// A page goes back to the host: takes it out, and says where it was. It counts as written: whoever has a copy is to look again.
     pub fn remove_page(&self, page: u64) -> Option<u64> {
         self.absent.fill(page..page + 1);
         let mut runs = self.runs.borrow_mut();
@@ -225,6 +225,7 @@ impl GuestMemory {
         };
         let rest = [first, after].into_iter().filter(|run| run.pages > 0);
         runs.splice(at..=at, rest);
+        self.mark_dirty(page * PAGE_BYTES, PAGE_BYTES);
         Some(run.address + before * PAGE_BYTES)
     }
 
@@ -453,6 +454,8 @@ mod tests {
         guest.track(true);
         assert_eq!(guest.harvest(), [0b11]);
         assert!(guest.harvest().is_empty());
+        assert!(guest.remove_page(4).is_some() && guest.remove_page(4).is_none());
+        assert_eq!(guest.harvest(), [1 << 4]);
         guest.mark_dirty(0x4000, 0);
         assert!(guest.harvest().is_empty());
         guest.mark_dirty(0x4000, 1);

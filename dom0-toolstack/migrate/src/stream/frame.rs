@@ -66,6 +66,8 @@ kinds! {
     0x0107 HOLES "holes";
     /// When the clock of the domain was read, by the clock of who takes it over (u64, microseconds).
     0x0108 STOPPED "stopped";
+    /// Digests of parts of memory, or the hashes of a part's pages: asked for, and answered.
+    0x0109 COMPARE "compare";
     /// Bytes that only measure the link; in the answer how many were taken (u64).
     0x0140 PROBE "probe";
     /// Domains that a host wants back, text, a line each; in the answer what becomes of each.

@@ -25,6 +25,7 @@ mod attempts;
 mod check;
 mod copy;
 mod destination;
+mod differ;
 mod evacuate;
 mod fetch;
 mod hashes;
@@ -58,6 +59,8 @@ pub use attempts::Attempts;
 pub use copy::Totals;
 pub use evacuate::{Evacuated, Wanted, unwatched};
 pub use fetch::Fetches;
+#[cfg(test)]
+pub(super) use hashes::LOOKS as HASHES_LOOKED_FOR;
 pub use job::{ARRIVALS_MAX, Direction, Job, Jobs, Stage};
 pub use journal::GivenUp;
 pub(crate) use journal::MoveJournal;

@@ -300,8 +300,13 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         let made = self.made.as_mut().expect("it was accepted");
         self.arrived.check(&self.entry)?;
         if self.arrived.digest != Some(made.landing.digest()) {
-            let what = "the memory that arrived is not what was sent: its digest differs";
-            return Err(OperateError::Other(what.into()));
+            let mut what =
+                "the memory that arrived is not what was sent: its digest differs".into();
+            if self.hello.compare {
+                let pages = made.landing.different(&mut self.talk).await?;
+                what = format!("{what}, in pages {pages:x?}");
+            }
+            return Err(OperateError::Other(what));
         }
         made.landing.trim(hypervisor)?;
         // Before devices look at its memory.

@@ -82,14 +82,15 @@ pub(super) struct Copy<'a, S: Site> {
     log: DirtyLog,
     /// Guest pages it may have.
     pub(super) ranges: Vec<Range<u64>>,
-    capacity: u64,
+    /// Page numbers are below this.
+    pub(super) capacity: u64,
     pub(super) precopy: PreCopy,
     pub(super) encoder: Encoder,
     /// The cache's memory.
     _loan: Loan<'a>,
     pub(super) hashes: Hashes,
     /// Pages that were sent and are there no more.
-    pub(super) holes: Vec<u64>,
+    pub(super) holes: PageSet,
     under_way: VecDeque<UnderWay>,
     taken_us: u64,
     bandwidth_bytes: Option<u64>,
@@ -130,7 +131,7 @@ impl<'a, S: Site> Copy<'a, S> {
             encoder: Encoder::new(cache_pages as usize, COSTS),
             _loan: jobs.lend(cache_pages * CACHED_PAGE_BYTES),
             hashes: Hashes::default(),
-            holes: Vec::new(),
+            holes: PageSet::new(capacity),
             under_way: VecDeque::new(),
             taken_us: now_us,
             bandwidth_bytes: options.bandwidth_bytes,
@@ -173,6 +174,7 @@ impl<'a, S: Site> Copy<'a, S> {
 
     /// What was written to since the last harvest, by the guest and by back ends.
     pub(super) fn harvest(&self) -> Result<Vec<u64>, OperateError> {
+        // A bit a page is all that the stop does with pages that were not written to.
         let mut dirty = alloc::vec![0u64; self.capacity.div_ceil(64) as usize];
         let mut add = |first: u64, words: &[u64]| {
             let at = ((first / 64) as usize).min(dirty.len());
@@ -205,7 +207,7 @@ impl<'a, S: Site> Copy<'a, S> {
             self.find_holes().await?;
         }
         if !self.holes.is_empty() {
-            let runs = runs_of(self.holes.iter().copied());
+            let runs = runs_of(self.holes.iter());
             self.name(talk, FrameKind::HOLES, &runs).await?;
         }
         self.drain(talk).await
@@ -233,13 +235,14 @@ impl<'a, S: Site> Copy<'a, S> {
         }
     }
 
-    /// Looks for pages that were sent and that the balloon has given back since.
+    /// Looks for pages that were sent and that the balloon has given back since, where the log has not said so: what balloons
+    /// release counts as written, so that this is not needed in a stop.
     pub(super) async fn find_holes(&mut self) -> Result<(), OperateError> {
         let ranges = self.ranges.clone();
         for (count, page) in ranges.into_iter().flatten().enumerate() {
             if !self.is_there(page)? && self.hashes.remove(page) {
                 self.encoder.forget(page);
-                self.holes.push(page);
+                self.holes.insert(page);
             }
             if count % 1024 == 0 {
                 yield_now().await;
@@ -313,7 +316,7 @@ impl<'a, S: Site> Copy<'a, S> {
                 Err(status) if is_hole(status) => {
                     if self.hashes.remove(page) {
                         self.encoder.forget(page);
-                        self.holes.push(page);
+                        self.holes.insert(page);
                     }
                 }
                 Err(status) => return Err(status.into()),
@@ -328,7 +331,7 @@ impl<'a, S: Site> Copy<'a, S> {
         let contents: &Page = bytes.try_into().expect("a whole page");
         let before = self.hashes.known(page);
         if before.is_none() {
-            self.holes.retain(|hole| *hole != page);
+            self.holes.remove(page);
         }
         let begin = batch.data().len();
         let (encoding, hash) = self.encoder.encode(page, contents, before, batch.data());

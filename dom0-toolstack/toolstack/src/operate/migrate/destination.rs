@@ -29,6 +29,7 @@ impl<S: Site> Toolstack<S> {
             purpose,
             verify,
             postcopy: true,
+            compare: true,
             wall_s: self.wall_s(),
         })
     }

@@ -10,22 +10,30 @@ use godwit_migrate::encode::{Page, is_zero};
 use godwit_migrate::stream::MemoryDigest;
 
 /// Hashes kept together.
-const CHUNK_PAGES: u64 = 512;
+pub(super) const CHUNK_PAGES: u64 = 512;
 
 /// Pages that are named when contents differ.
-const DIFFERENT_MAX: usize = 16;
+pub(super) const DIFFERENT_MAX: usize = 16;
 
 /// The hashes of some pages in a row.
 struct Chunk {
     hashes: [u128; CHUNK_PAGES as usize],
     /// Which of them are there.
     there: [u64; CHUNK_PAGES as usize / 64],
+    /// Their sum.
+    digest: MemoryDigest,
 }
 
 impl Chunk {
     fn has(&self, at: usize) -> bool {
         self.there[at / 64] >> (at % 64) & 1 != 0
     }
+}
+
+#[cfg(test)]
+std::thread_local! {
+    /// Hashes looked for.
+    pub(in crate::operate) static LOOKS: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
 }
 
 /// Hashes by page, and their sum.
@@ -58,14 +66,17 @@ impl Hashes {
         let none = || Chunk {
             hashes: [0; CHUNK_PAGES as usize],
             there: [0; CHUNK_PAGES as usize / 64],
+            digest: MemoryDigest::default(),
         };
         let chunk = self.chunks[chunk].get_or_insert_with(|| Box::new(none()));
         if chunk.has(at) {
             self.digest.remove(chunk.hashes[at]);
+            chunk.digest.remove(chunk.hashes[at]);
         }
         chunk.hashes[at] = hash;
         chunk.there[at / 64] |= 1 << (at % 64);
         self.digest.put(hash);
+        chunk.digest.put(hash);
     }
 
     /// A page is no more. Whether it was there.
@@ -77,12 +88,15 @@ impl Hashes {
         let (chunk, at) = place(page);
         if let Some(Some(chunk)) = self.chunks.get_mut(chunk) {
             chunk.there[at / 64] &= !(1 << (at % 64));
+            chunk.digest.remove(old);
         }
         true
     }
 
     /// The hash of a page, if it is there.
     pub(super) fn known(&self, page: u64) -> Option<u128> {
+        #[cfg(test)]
+        LOOKS.with(|looks| looks.set(looks.get() + 1));
         let (chunk, at) = place(page);
         let chunk = self.chunks.get(chunk)?.as_deref()?;
         chunk.has(at).then(|| chunk.hashes[at])
@@ -91,6 +105,17 @@ impl Hashes {
     /// Whether a page is there.
     pub(super) fn contains(&self, page: u64) -> bool {
         self.known(page).is_some()
+    }
+
+    /// Parts of 512 pages that there may be something in.
+    pub(super) fn parts(&self) -> u64 {
+        self.chunks.len() as u64
+    }
+
+    /// The digest of a part.
+    pub(super) fn part(&self, part: u64) -> MemoryDigest {
+        let chunk = self.chunks.get(part as usize).and_then(Option::as_ref);
+        chunk.map_or_else(MemoryDigest::default, |chunk| chunk.digest)
     }
 
     /// The digest of all pages there are.

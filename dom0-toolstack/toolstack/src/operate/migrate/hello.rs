@@ -8,6 +8,7 @@
 //! wall 1700000000         the time of day, seconds since 1970, if the host knows
 //! verify 0
 //! postcopy 1              it knows post-copy
+//! compare 1               as a source it says where memories differ
 //! ```
 //!
 //! Keys that are not known are passed over: later versions may add some.
@@ -52,6 +53,8 @@ pub(super) struct Hello {
     pub(super) verify: bool,
     /// It knows post-copy.
     pub(super) postcopy: bool,
+    /// It answers where its memory differs.
+    pub(super) compare: bool,
     /// Its time of day, seconds since 1970, if it knows.
     pub(super) wall_s: Option<u64>,
 }
@@ -64,6 +67,7 @@ impl Hello {
             purpose,
             verify,
             postcopy,
+            compare,
             wall_s,
         } = self;
         let purpose = match purpose {
@@ -76,10 +80,11 @@ impl Hello {
         };
         let wall = wall_s.map_or_else(String::new, |wall_s| format!("wall {wall_s}\n"));
         format!(
-            "{MAGIC} {VERSION}\nhost {host}\nboot {:016x}\npurpose {purpose}\nverify {}\npostcopy {}\n{wall}",
+            "{MAGIC} {VERSION}\nhost {host}\nboot {:016x}\npurpose {purpose}\nverify {}\npostcopy {}\ncompare {}\n{wall}",
             boot.0,
             u8::from(*verify),
             u8::from(*postcopy),
+            u8::from(*compare),
         )
     }
 
@@ -96,7 +101,7 @@ impl Hello {
             ));
         }
         let (mut host, mut boot, mut purpose) = (None, None, None);
-        let (mut verify, mut postcopy, mut wall_s) = (false, false, None);
+        let (mut verify, mut postcopy, mut compare, mut wall_s) = (false, false, false, None);
         for (key, value) in lines.filter_map(|line| line.split_once(' ')) {
             match key {
                 "host" => host = Some(value).filter(|name| is_name(name)),
@@ -118,6 +123,7 @@ impl Hello {
                 }
                 "verify" => verify = value == "1",
                 "postcopy" => postcopy = value == "1",
+                "compare" => compare = value == "1",
                 "wall" => wall_s = value.parse().ok(),
                 _later => {}
             }
@@ -129,6 +135,7 @@ impl Hello {
             purpose: purpose.ok_or_else(|| missing("purpose"))?,
             verify,
             postcopy,
+            compare,
             wall_s,
         })
     }
@@ -152,6 +159,7 @@ mod tests {
             purpose: Purpose::Ask,
             verify: true,
             postcopy: true,
+            compare: true,
             wall_s: Some(1_700_000_000),
         };
         let text = hello.encode();

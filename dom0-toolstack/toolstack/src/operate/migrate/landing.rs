@@ -1,12 +1,14 @@
 //! The memory of a domain that comes: populated as pages arrive, in large pieces so that large pages
 //! can be used, and with a digest kept along the way.
 
+use super::differ;
 use super::hashes::{Hashes, hash};
+use super::talk::Talk;
 use crate::build::{self, Step, refused};
 use crate::host::Hypervisor;
 use crate::loader::memory_of;
 use crate::operate::OperateError;
-use crate::site::yield_now;
+use crate::site::{Site, yield_now};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -16,6 +18,7 @@ use godwit_abi::{DomainId, PAGE_SIZE_BYTES};
 use godwit_migrate::encode::batch::{self, Item};
 use godwit_migrate::encode::choice::{Encoding, decode, decode_delta};
 use godwit_migrate::encode::{PAGE_BYTES, Page};
+use godwit_migrate::link::Link;
 use godwit_migrate::precopy::PageSet;
 use godwit_migrate::stream::{MemoryDigest, Zeroes};
 
@@ -35,7 +38,13 @@ pub(super) struct Landing {
     ranges: Vec<Range<u64>>,
     /// Chunks that are populated.
     chunks: BTreeSet<u64>,
+    /// Of these, the one that was populated last.
+    filling: Option<u64>,
     hashes: Hashes,
+    /// Pages that are populated and that nothing has come for.
+    vacant: PageSet,
+    /// Pages that were given back because nothing had come for them.
+    released: PageSet,
     /// Pages that stay at the source for now.
     missing: PageSet,
     page: Box<Page>,
@@ -71,11 +80,15 @@ impl Landing {
         let pages = |range: Range<u64>| range.start / PAGE_SIZE_BYTES..range.end / PAGE_SIZE_BYTES;
         let memory = memory_of(memory_max_mib << 20).into_iter();
         let ranges: Vec<Range<u64>> = memory.map(pages).collect();
+        let none = PageSet::new(ranges.last().map_or(0, |range| range.end));
         Self {
             domain,
-            missing: PageSet::new(ranges.last().map_or(0, |range| range.end)),
+            missing: none.clone(),
+            vacant: none.clone(),
+            released: none,
             ranges,
             chunks: BTreeSet::new(),
+            filling: None,
             hashes: Hashes::default(),
             page: Box::new([0; PAGE_BYTES]),
             run: Vec::new(),
@@ -88,6 +101,20 @@ impl Landing {
     /// The digest of what has come.
     pub(super) fn digest(&self) -> MemoryDigest {
         self.hashes.digest()
+    }
+
+    /// A page has come.
+    fn has_come(&mut self, page: u64, hash: u128) {
+        self.hashes.set(page, hash);
+        self.vacant.remove(page);
+    }
+
+    /// Asks the source which pages it has otherwise.
+    pub(super) async fn different<S: Site, L: Link>(
+        &self,
+        talk: &mut Talk<'_, S, L>,
+    ) -> Result<Vec<u64>, OperateError> {
+        differ::find(talk, &self.hashes, self.missing.capacity()).await
     }
 
     /// Takes a BATCH.
@@ -124,7 +151,7 @@ impl Landing {
                 self.page.fill(0);
                 self.put(hypervisor, page)?;
             }
-            self.hashes.set(page, MemoryDigest::of_zero(page));
+            self.has_come(page, MemoryDigest::of_zero(page));
         }
         Ok(())
     }
@@ -136,7 +163,7 @@ impl Landing {
     ) -> Result<(), OperateError> {
         decode(item.encoding, item.bytes, &mut self.page).map_err(|_| bad(UNDECODABLE))?;
         self.put(hypervisor, item.page)?;
-        self.hashes.set(item.page, hash(item.page, &self.page));
+        self.has_come(item.page, hash(item.page, &self.page));
         Ok(())
     }
 
@@ -158,7 +185,7 @@ impl Landing {
         let hash = decode_delta(item.page, before, item.bytes, &mut self.page);
         let hash = hash.map_err(|_| bad(UNDECODABLE))?;
         self.put(hypervisor, item.page)?;
-        self.hashes.set(item.page, hash);
+        self.has_come(item.page, hash);
         Ok(())
     }
 
@@ -229,16 +256,29 @@ impl Landing {
         pages: Range<u64>,
     ) -> Result<(), OperateError> {
         let inside = |range: &Range<u64>| range.start <= pages.start && pages.end <= range.end;
-        let Some(range) = self.ranges.iter().find(|range| inside(range)) else {
+        let Some(range) = self.ranges.iter().find(|range| inside(range)).cloned() else {
             return Err(bad("pages where the domain has no memory"));
         };
         for chunk in pages.start / CHUNK_PAGES..=(pages.end - 1) / CHUNK_PAGES {
             if self.chunks.insert(chunk) {
+                // They come in ascending order: what has not come yet is a hole. The stop is not to wait for that.
+                if let Some(before) = self.filling.replace(chunk) {
+                    self.release(hypervisor, before * CHUNK_PAGES, (before + 1) * CHUNK_PAGES)?;
+                }
                 let first = (chunk * CHUNK_PAGES).max(range.start);
                 let end = ((chunk + 1) * CHUNK_PAGES).min(range.end);
                 let bytes = first * PAGE_SIZE_BYTES..end * PAGE_SIZE_BYTES;
                 build::populate(hypervisor, self.domain, &bytes).await?;
+                (first..end).for_each(|page| self.vacant.insert(page));
             }
+        }
+        let mut from = pages.start;
+        while let Some(page) = self.released.next(from).filter(|page| *page < pages.end) {
+            let bytes = page * PAGE_SIZE_BYTES..(page + 1) * PAGE_SIZE_BYTES;
+            build::populate(hypervisor, self.domain, &bytes).await?;
+            self.released.remove(page);
+            self.vacant.insert(page);
+            from = page + 1;
         }
         Ok(())
     }
@@ -252,7 +292,9 @@ impl Landing {
                 return Err(bad("holes where the domain has no memory"));
             }
             for page in run {
-                self.hashes.remove(page);
+                if self.hashes.remove(page) {
+                    self.vacant.insert(page);
+                }
             }
         }
         Ok(())
@@ -269,6 +311,7 @@ impl Landing {
             self.populate(hypervisor, run.clone()).await?;
             for page in run {
                 self.hashes.remove(page);
+                self.vacant.remove(page);
                 self.missing.insert(page);
             }
         }
@@ -282,6 +325,9 @@ impl Landing {
 
     /// Lets nobody see what is in them.
     pub(super) fn arm(&self, hypervisor: &impl Hypervisor) -> Result<(), OperateError> {
+        if self.missing.is_empty() {
+            return Ok(());
+        }
         let (mut words, mut first) = (self.missing.words(), 0);
         while words.iter().any(|word| *word != 0) {
             let pages = words.len() as u64 * 64;
@@ -295,24 +341,30 @@ impl Landing {
         Ok(())
     }
 
-    /// Gives back what was populated and is not the domain's.
-    pub(super) fn trim(&self, hypervisor: &impl Hypervisor) -> Result<(), OperateError> {
-        let mut holes = Vec::new();
-        for chunk in &self.chunks {
-            let pages = chunk * CHUNK_PAGES..(chunk + 1) * CHUNK_PAGES;
-            let ours = |page: &u64| self.ranges.iter().any(|range| range.contains(page));
-            holes.extend(
-                pages
-                    .filter(ours)
-                    .filter(|page| !self.hashes.contains(*page) && !self.missing.contains(*page)),
-            );
-            if holes.len() + CHUNK_PAGES as usize > RELEASE_PAGES {
-                hypervisor.memory_release(self.domain, &holes)?;
-                holes.clear();
+    /// Gives back what was populated and is not the domain's. It costs what that is, not what the domain has.
+    pub(super) fn trim(&mut self, hypervisor: &impl Hypervisor) -> Result<(), OperateError> {
+        self.release(hypervisor, 0, self.vacant.capacity())
+    }
+
+    fn release(
+        &mut self,
+        hypervisor: &impl Hypervisor,
+        first: u64,
+        end: u64,
+    ) -> Result<(), OperateError> {
+        let mut cursor = first;
+        while cursor < end {
+            let most = RELEASE_PAGES.min((end - cursor) as usize);
+            let mut holes = self.vacant.take_from(&mut cursor, most);
+            // What lies beyond is left alone.
+            while let Some(page) = holes.pop_if(|page| *page >= end) {
+                self.vacant.insert(page);
             }
-        }
-        if !holes.is_empty() {
+            if holes.is_empty() {
+                break;
+            }
             hypervisor.memory_release(self.domain, &holes)?;
+            holes.iter().for_each(|page| self.released.insert(*page));
         }
         Ok(())
     }

@@ -31,12 +31,17 @@ impl<S: Site> Copy<'_, S> {
             for page in self.ranges.iter().cloned().flatten() {
                 if left.contains(page) && !self.is_there(page)? {
                     left.remove(page);
-                    self.holes.push(page);
+                    self.holes.insert(page);
                 }
             }
         }
-        self.holes.retain(|page| !left.contains(*page));
-        self.name(talk, FrameKind::HOLES, &runs_of(self.holes.iter().copied()))
+        let back: Vec<u64> = self
+            .holes
+            .iter()
+            .filter(|page| left.contains(*page))
+            .collect();
+        back.into_iter().for_each(|page| self.holes.remove(page));
+        self.name(talk, FrameKind::HOLES, &runs_of(self.holes.iter()))
             .await?;
         self.name(talk, FrameKind::MISSING, &runs_of(left.iter()))
             .await?;

@@ -3,6 +3,7 @@
 use super::check::{Readiness, object_to_departure};
 use super::copy::{Copy, Pages, Totals};
 use super::destination::reason;
+use super::differ;
 use super::hello::{Hello, Purpose};
 use super::job::{Job, Stage};
 use super::kept::{Kept, MOVE_BLOB};
@@ -176,7 +177,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         self.job.enter(Stage::Prove);
         let effects = self.step(Input::Stopped)?;
         self.ask(talk, &effects).await?;
-        let ready = self.hear_reply(talk, WORK_LIMIT_US).await?;
+        let ready = self.hear_ready(talk, &copy).await?;
         let effects = self.step(Input::Reply(ready))?;
         if !matches!(self.state, State::Committing(_)) {
             return Err(talk.trouble("it does not say that it is ready"));
@@ -312,6 +313,33 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         limit_us: u64,
     ) -> Result<Reply, OperateError> {
         let frame = talk.hear(limit_us).await?;
+        self.take_reply(talk, &frame)
+    }
+
+    /// Waits for what the other side says to the proof; tells it where memories differ if it asks.
+    async fn hear_ready<L: Link>(
+        &mut self,
+        talk: &mut Talk<'_, S, L>,
+        copy: &Copy<'_, S>,
+    ) -> Result<Reply, OperateError> {
+        for _ in 0..=differ::answers_max(copy.capacity) {
+            let frame = talk.hear(WORK_LIMIT_US).await?;
+            if frame.kind != FrameKind::COMPARE {
+                return self.take_reply(talk, &frame);
+            }
+            let answer = differ::answer(&copy.hashes, &frame.body);
+            let answer = answer.ok_or_else(|| unexpected(talk, &frame))?;
+            talk.say(FrameKind::COMPARE, &[&answer], ANSWER_LIMIT_US)
+                .await?;
+        }
+        Err(talk.trouble("it asks about the memory without end"))
+    }
+
+    fn take_reply<L: Link>(
+        &mut self,
+        talk: &Talk<'_, S, L>,
+        frame: &Frame,
+    ) -> Result<Reply, OperateError> {
         let reply = frame.body.get(..MESSAGE_BYTES).and_then(Reply::decode);
         match (frame.kind, reply) {
             (FrameKind::REPLY, Some(reply)) => {
@@ -320,9 +348,9 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             }
             (FrameKind::REFUSAL, Some(reply)) => {
                 self.step(Input::Reply(reply))?;
-                Err(OperateError::Other(refusal(self.peer, &frame)))
+                Err(OperateError::Other(refusal(self.peer, frame)))
             }
-            (_, _) => Err(unexpected(talk, &frame)),
+            (_, _) => Err(unexpected(talk, frame)),
         }
     }
 

@@ -104,3 +104,14 @@ fn the_limit_can_be_changed_and_a_guest_that_ends_leaves_the_queue() {
     blocker.give_up("over".into());
     world.migrate(MoveOptions::default(), |_| {}).unwrap();
 }
+
+#[test]
+fn a_paused_domain_stays_paused_and_one_that_is_not_there_is_refused() {
+    let world = world();
+    host(&world.here).domain_pause(world.domain).unwrap();
+    world.migrate(World::options(), |_| {}).unwrap();
+    assert!(World::list(&world.here).is_empty());
+    assert_eq!(World::list(&world.there)[0].pauses, 1);
+    let error = world.migrate(World::options(), |_| {}).unwrap_err();
+    assert_eq!(error, OperateError::Foreign(world.domain));
+}
