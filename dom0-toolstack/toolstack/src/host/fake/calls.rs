@@ -356,7 +356,8 @@ impl Hypervisor for FakeHypervisor {
             let dirty = domain.dirty.as_mut().ok_or(Status::BadState)?;
             words.fill(0);
             for page in 0..pages {
-                let is_forgotten = forgotten.is_some_and(|by| (first_page + page) % by == 0);
+                let is_forgotten =
+                    forgotten.is_some_and(|by| (first_page + page).is_multiple_of(by));
                 if dirty.remove(&(first_page + page)) && !is_forgotten {
                     words[(page / 64) as usize] |= 1 << (page % 64);
                 }
