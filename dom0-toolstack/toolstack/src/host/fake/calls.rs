@@ -351,14 +351,13 @@ impl Hypervisor for FakeHypervisor {
         words: &mut [u64],
     ) -> Result<u64, Status> {
         self.count()?;
-        let forgotten = self.state.borrow().forgotten_writes;
+        let lost = self.state.borrow().forgotten_writes;
         self.with(domain, |domain| {
             let dirty = domain.dirty.as_mut().ok_or(Status::BadState)?;
             words.fill(0);
             for page in 0..pages {
-                let is_forgotten =
-                    forgotten.is_some_and(|by| (first_page + page).is_multiple_of(by));
-                if dirty.remove(&(first_page + page)) && !is_forgotten {
+                let is_lost = lost.is_some_and(|by| (first_page + page).is_multiple_of(by));
+                if dirty.remove(&(first_page + page)) && !is_lost {
                     words[(page / 64) as usize] |= 1 << (page % 64);
                 }
             }
