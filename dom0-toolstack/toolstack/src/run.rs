@@ -194,7 +194,7 @@ async fn answer<S: Site>(toolstack: &Toolstack<S>, name: &str, command: Command)
         Command::List { long, domain } => domains::list(toolstack, long, domain),
         Command::VcpuList { domain } => vcpu_list(hypervisor, domain),
         Command::DomainUptime { domain } => domains::uptime(toolstack, domain),
-        Command::Move(command) => moves::answer(toolstack, command),
+        Command::Move(command) => moves::answer(toolstack, command).await,
         Command::SchedCredit2(set) => domains::sched_credit2(toolstack, set),
         Command::Create {
             config,

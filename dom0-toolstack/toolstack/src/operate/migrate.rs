@@ -42,6 +42,7 @@ mod orphan;
 mod plan;
 mod progress;
 mod queue;
+mod remembered;
 mod report;
 mod resolve;
 mod rest;

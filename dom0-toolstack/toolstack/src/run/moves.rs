@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use godwit_abi::{DomainId, text};
 
 /// Runs one.
-pub(super) fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveCommand) -> Answer {
+pub(super) async fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveCommand) -> Answer {
     let jobs = &toolstack.jobs;
     match command {
         MoveCommand::Migrate {
@@ -54,6 +54,7 @@ pub(super) fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveCommand) ->
         MoveCommand::Limit { limit } => {
             if let Some(limit) = limit {
                 jobs.set_limit(limit);
+                toolstack.remember_moves().await;
             }
             print(format!("{}\n", jobs.limit()))
         }

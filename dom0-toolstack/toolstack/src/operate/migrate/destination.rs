@@ -52,14 +52,19 @@ impl<S: Site> Toolstack<S> {
         let mine = self.hello(hello.purpose, hello.verify)?.encode();
         talk.say(FrameKind::HELLO, &[mine.as_bytes()], ANSWER_LIMIT_US)
             .await?;
-        match hello.purpose {
+        let ends_a_job = matches!(hello.purpose, Purpose::Move | Purpose::Ask | Purpose::Fetch);
+        let served = match hello.purpose {
             Purpose::Move => Arriving::take_in(self, talk, hello).await,
             Purpose::Ask => self.answer(talk).await,
             Purpose::Check => self.examine(talk, &hello).await,
             Purpose::Recall => self.answer_recall(talk).await,
             Purpose::Offline => self.take_offline(talk).await,
             Purpose::Fetch => self.fetch_on(talk).await,
+        };
+        if ends_a_job {
+            self.remember_moves().await;
         }
+        served
     }
 
     /// Answers what became of an attempt.

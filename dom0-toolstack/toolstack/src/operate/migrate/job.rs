@@ -4,6 +4,7 @@ use super::check::Readiness;
 use super::evacuate::{Evacuated, Wanted};
 use super::plan::{Actual, Prediction};
 use super::queue::Queue;
+use super::remembered::Remembered;
 use super::resolve::Claim;
 use crate::operate::OperateError;
 use alloc::format;
@@ -330,6 +331,20 @@ impl Jobs {
         }
         all.push(Rc::clone(&job));
         job
+    }
+
+    /// What an earlier dom0 kept: its jobs are over.
+    pub(super) fn recall(&self, remembered: Remembered) {
+        self.set_limit(remembered.limit);
+        for (peer, learned) in remembered.learned {
+            self.learn(&peer, learned);
+        }
+        for past in remembered.past {
+            let job = self.begin(past.direction, &past.name, &past.peer, 0);
+            job.foreseen.set(past.foreseen);
+            job.actual.set(past.actual);
+            job.end(past.outcome);
+        }
     }
 
     pub(super) fn want(&self, wanted: Wanted) {

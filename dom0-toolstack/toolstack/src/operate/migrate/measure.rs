@@ -45,6 +45,9 @@ const LINK_RATE: u64 = 12_500_000;
 const LINK_RATE_MAX: u64 = 100_000_000_000;
 /// Reading, sending and setting the states of a domain costs about as much as encoding so many pages.
 const STATES_PAGES: u64 = 1000;
+/// Answers that are waited for while a domain stands still: the last pages taken, proven, running, and one
+/// more for the clock.
+const STOP_TRIPS: u64 = 4;
 /// Least that stopping is taken to cost, and most, microseconds.
 const FIXED_US: Spread = Spread {
     least: 5_000,
@@ -108,12 +111,14 @@ impl<S: Site> Toolstack<S> {
         let log = DirtyLog::new(self.site.hypervisor(), domain)?;
         let windows = self.windows(&log, &WINDOWS_US).await;
         Copy::disarm(&self.site, domain).await?;
+        let (windows, harvest_us) = windows?;
         let mut measured = Measured {
             pages: info.memory_pages,
             page_bytes_16: (sample.bytes * 16).div_ceil(sample.pages.max(1)),
             encode_ns: sample.us * 1000 / sample.pages.max(1),
-            windows: windows?,
+            windows,
             link_rate,
+            harvest_us,
             ..Measured::default()
         };
         self.estimate_stop(&mut measured, talk.peer(), round_trip_us, readiness);
@@ -138,10 +143,16 @@ impl<S: Site> Toolstack<S> {
             },
             None => {
                 let states_us = STATES_PAGES * measured.encode_ns / 1000;
-                let us = 2 * round_trip_us + readiness.attach_us + states_us;
+                let us = STOP_TRIPS * round_trip_us + measured.harvest_us + states_us;
+                let us = us + readiness.attach_us + readiness.make_us;
+                // Where nothing is known of that host, the others say of what size it is.
+                let others = self.jobs.all_learned();
+                let others = others.iter().map(|(_, learned)| learned.fixed_us);
+                let least = others.clone().min().unwrap_or(us).min(us);
+                let most = others.max().unwrap_or(us).max(us);
                 Spread {
-                    least: bounded(us / 2),
-                    most: bounded(us * 2),
+                    least: bounded(least / 2),
+                    most: bounded(most * 2),
                 }
             }
         };
@@ -195,22 +206,29 @@ impl<S: Site> Toolstack<S> {
         Ok(sample)
     }
 
-    /// Notes writes for a while, and again. The caller ends the noting, whatever this gives.
-    async fn windows(&self, log: &DirtyLog, all_us: &[u64]) -> Result<Vec<Window>, OperateError> {
+    /// Notes writes for a while, and again; with the longest that reading the notes took. The caller ends the noting, whatever this gives.
+    async fn windows(
+        &self,
+        log: &DirtyLog,
+        all_us: &[u64],
+    ) -> Result<(Vec<Window>, u64), OperateError> {
         let (hypervisor, devices) = (self.site.hypervisor(), self.site.devices());
         while !log.begin_step(hypervisor, devices)? {
             yield_now().await;
         }
         log.count(hypervisor, devices)?;
-        let mut windows = Vec::new();
+        let (mut windows, mut harvest_us) = (Vec::new(), 0);
         for window_us in all_us {
             let begun_us = self.site.now_us();
             self.site.sleep_until(begun_us + window_us).await;
+            let counted_us = self.site.now_us();
             let pages = log.count(hypervisor, devices)?;
-            let us = self.site.now_us() - begun_us;
+            let now_us = self.site.now_us();
+            harvest_us = harvest_us.max(now_us - counted_us);
+            let us = now_us - begun_us;
             windows.push(Window { us, pages });
         }
-        Ok(windows)
+        Ok((windows, harvest_us))
     }
 
     /// Sends bytes and waits until they were taken.
@@ -267,13 +285,14 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         };
         let log = DirtyLog::new(tools.site.hypervisor(), self.domain)?;
         // What is noted meanwhile is all still to be sent.
-        let windows = tools.windows(&log, &WINDOW_US).await?;
+        let (windows, harvest_us) = tools.windows(&log, &WINDOW_US).await?;
         let mut measured = Measured {
             pages: self.info.memory_pages,
             page_bytes_16: (sample.bytes * 16).div_ceil(sample.pages.max(1)),
             encode_ns: sample.us * 1000 / sample.pages.max(1),
             windows,
             link_rate,
+            harvest_us,
             ..Measured::default()
         };
         if let Some(limit) = self.options.bandwidth_bytes {

@@ -80,6 +80,8 @@ pub struct Measured {
     pub windows: Vec<Window>,
     /// Bytes a second.
     pub link_rate: Spread,
+    /// What reading the notes of written pages took, microseconds.
+    pub harvest_us: u64,
     /// What stopping costs besides pages, microseconds.
     pub fixed_us: Spread,
     /// Whether that is what an earlier move has taken.
@@ -327,6 +329,7 @@ mod tests {
                 },
             ],
             link_rate: Spread::of(90 << 20, 110 << 20),
+            harvest_us: 0,
             fixed_us: Spread::of(20_000, 60_000),
             is_fixed_known: false,
         }

@@ -6,6 +6,7 @@ use crate::operate::{OperateError, Toolstack};
 use crate::site::Site;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use godwit_abi::DomainId;
 
@@ -60,6 +61,11 @@ impl Jobs {
     /// What is known of a host.
     pub(super) fn learned(&self, peer: &str) -> Option<Learned> {
         self.queue.learned.borrow().get(peer).copied()
+    }
+
+    pub(super) fn all_learned(&self) -> Vec<(String, Learned)> {
+        let all = self.queue.learned.borrow();
+        all.iter().map(|(peer, it)| (peer.clone(), *it)).collect()
     }
 
     pub(super) fn learn(&self, peer: &str, learned: Learned) {

@@ -178,6 +178,7 @@ impl<S: Site> Toolstack<S> {
         let settled = self.settle_kept(peers, &job, domain, &kept).await;
         let said = settled.clone();
         job.end(said.map_err(|error| error.to_string()));
+        self.remember_moves().await;
         settled
     }
 

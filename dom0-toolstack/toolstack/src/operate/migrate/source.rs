@@ -69,6 +69,7 @@ impl<S: Site> Toolstack<S> {
         let moved = self.migrate_out(peers, job, domain, options).await;
         let said = moved.clone();
         job.end(said.map_err(|error| error.to_string()));
+        self.remember_moves().await;
         moved
     }
 

@@ -87,3 +87,51 @@ fn a_move_is_told_with_what_was_predicted_and_the_next_knows_the_host() {
         "{told}"
     );
 }
+
+#[test]
+fn a_restart_of_dom0_ends_neither_history_nor_what_was_learned() {
+    let has_file = [true, false];
+    for has_file in has_file {
+        let world = world();
+        world.here.site.files.absent.set(!has_file);
+        world.migrate(World::options(), |_| {}).unwrap();
+        world.here.jobs.set_limit(5);
+        block_on(world.here.remember_moves());
+        let shown = crate::show::history(&world.here.jobs.all());
+        let here = Toolstack::new(world.here.site, toolstack().modules);
+        block_on(here.recover()).unwrap();
+        assert_eq!(here.jobs.limit(), 5);
+        assert_eq!(crate::show::history(&here.jobs.all()), shown, "{has_file}");
+        // It knows the host it has moved to.
+        let domain = make(&here, &small()).unwrap();
+        let mut there = self::world().there;
+        there.site.clock_us = Rc::clone(&here.site.clock_us);
+        let wire = world.wire;
+        let world = World {
+            here,
+            there,
+            wire,
+            domain,
+        };
+        let told = plan(&world, &MoveOptions::default()).unwrap();
+        assert!(told.contains("as in the last move there"), "{told}");
+    }
+}
+
+#[test]
+fn a_damaged_memory_of_moves_is_told_of_and_begun_anew() {
+    let world = world();
+    let mut files = world.here.site.files.files.borrow_mut();
+    files.insert(
+        "moves.state".into(),
+        b"godwit-moves 1\nlimit\t9999\n".to_vec(),
+    );
+    drop(files);
+    let told = block_on(world.here.recover()).unwrap().join("\n");
+    assert!(told.contains("begins anew"), "{told}");
+    assert_eq!(world.here.jobs.limit(), crate::operate::migrate::LIMIT);
+    block_on(world.here.remember_moves());
+    let again = Toolstack::new(world.here.site, Vec::new());
+    let told = block_on(again.recover()).unwrap().join("\n");
+    assert!(!told.contains("begins anew"), "{told}");
+}
