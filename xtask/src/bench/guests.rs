@@ -100,7 +100,9 @@ const FIGURES: &[Figure] = &[
         "context-switch",
         "guest context switch",
         true,
-        Some((6317.0, 5465.0)),
+        // Bochs: this program and this kernel (6.1.192) under that kernel's KVM. An older kernel, and another
+        // program with the same loop, took 5465.
+        Some((6317.0, 5613.0)),
     ),
     figure(
         "first-touch",
