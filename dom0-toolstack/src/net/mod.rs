@@ -4,6 +4,7 @@ mod bridge;
 mod card;
 mod e1000;
 pub(crate) mod echo;
+mod kept;
 pub(crate) mod ping;
 mod stack;
 mod virtio;
@@ -77,6 +78,11 @@ pub(crate) async fn start(options: &HostOptions, spawner: Spawner) -> Net {
     let networks = Rc::new(Networks::new(clock, uplink, options.guests, &LISTENING));
     // Until the guests that are there already have their cards again.
     networks.gateway().with_router(|router| router.hold(true));
+    match kept::restore(&networks.gateway()) {
+        0 => {}
+        count => log::info!("{count} connections of guests to the outside go on"),
+    }
+    spawner.spawn(kept::keep_task(networks.gateway()).expect("spawned once"));
     spawner.spawn(bridge::gateway_task(networks.gateway()).expect("spawned once"));
     for bridge in networks.bridges() {
         spawner.spawn(bridge::release_task(bridge).expect("the pool has as many"));

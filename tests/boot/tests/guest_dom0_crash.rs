@@ -8,7 +8,8 @@ use godwit_boot_tests::linux::BOOT_TIMEOUT;
 use godwit_boot_tests::served::{DATA, GATEWAY, Served, USER_GATEWAY, boot, check_blocks};
 use godwit_boot_tests::{PEER, ensure_all};
 use godwit_harness::{Emulator, root};
-use std::net::Ipv4Addr;
+use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 const NBD_BYTES: u64 = 4 << 20;
@@ -41,6 +42,35 @@ fn goes_on(site: &mut Served) -> Result<()> {
     Ok(())
 }
 
+/// A connection that the guest opens to the build machine, by QEMU's user network; what comes is in `/tmp/heard`.
+fn call_out(site: &mut Served) -> Result<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let line = format!("sleep 100000 | nc {USER_GATEWAY} {port} >/tmp/heard & true");
+    site.shell_succeeds(&line)?;
+    listener.set_nonblocking(true)?;
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        ensure!(Instant::now() < deadline, "the guest does not call");
+        std::thread::sleep(LOOK_PERIOD);
+    }
+}
+
+/// The far end sends first: the gateway must know whose connection it is.
+fn still_heard(site: &mut Served, far: &mut TcpStream, number: u32) -> Result<()> {
+    far.write_all(format!("news {number}\n").as_bytes())?;
+    let line = format!(
+        "n=0; until grep -q 'news {number}' /tmp/heard || test $n = 60; do sleep 1; n=$((n+1)); done; \
+         grep 'news {number}' /tmp/heard"
+    );
+    site.shell_succeeds(&line).map(drop)
+}
+
 fn crash(label: &str, emulator: Emulator, beyond: Ipv4Addr, restarts: u32) -> Result<()> {
     let mut site = boot(label, emulator, "")?;
     let file = root()?.join(format!("out/guest/{label}.nbd"));
@@ -54,6 +84,11 @@ fn crash(label: &str, emulator: Emulator, beyond: Ipv4Addr, restarts: u32) -> Re
     site.exchange(STREAM_BYTES)?;
     site.shell_succeeds("guest disk path=/dev/vda blocks=32 seed=9")?;
     site.shell_succeeds("guest disk path=/dev/vdb blocks=16 seed=3")?;
+    let mut far = match emulator {
+        Emulator::Qemu | Emulator::Kvm => Some(call_out(&mut site)?),
+        // Nothing there lets the guest reach the build machine, but the disk's server.
+        Emulator::Bochs => None,
+    };
     site.shell_succeeds(LOAD)?;
     site.shell_succeeds(&format!("ping -i 0.2 {GATEWAY} >/tmp/pings & true"))?;
     goes_on(&mut site)?;
@@ -71,6 +106,9 @@ fn crash(label: &str, emulator: Emulator, beyond: Ipv4Addr, restarts: u32) -> Re
         ensure_all(&site.host.command("xl console -n lin")?, &["LOAD "])?;
         site.guest_pings(GATEWAY)?;
         site.exchange(STREAM_BYTES)?;
+        if let Some(far) = &mut far {
+            still_heard(&mut site, far, number)?;
+        }
     }
     site.shell_succeeds("guest disk path=/dev/vda blocks=32 seed=9 mode=check")?;
     site.shell_succeeds("guest disk path=/dev/vdb blocks=16 seed=3 mode=check")?;

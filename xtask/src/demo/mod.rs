@@ -49,8 +49,11 @@ fn introduce(pair: &mut Pair) -> Result<()> {
 
 fn micro_guests(host: &mut Host) -> Result<()> {
     heading("A guest that says hello, and one that spins for ever");
-    show(host, &create("hello", "hello"))?;
+    // It has said all and switched off before anybody looks.
+    let preserved = format!("{} on_poweroff=preserve", create("hello", "hello"));
+    show(host, &preserved)?;
     show(host, "xl console -n hello")?;
+    show(host, "xl destroy hello")?;
     show(host, &create("spinner", "spin"))?;
     std::thread::sleep(SPIN * host.emulator().slowness());
     heading("The host still answers, and shows where the time went");

@@ -12,10 +12,15 @@
 //! Invariants: a port of the host belongs to one mapping of a protocol; a mapping has at least one
 //! connection; ports given away are in [`PORTS`] and none that the host was seen to use.
 
+mod kept;
+
+pub use kept::{KEPT_BYTES_MAX, KEPT_MAX};
+
 use super::packet::{Endpoint, Protocol};
 use alloc::collections::BTreeMap;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
+use core::task::Waker;
 
 /// Ports (and echo identifiers) of the host that guests' connections use. Nothing on the host may
 /// listen on them.
@@ -123,6 +128,9 @@ pub struct Connections {
     host: BTreeMap<(Protocol, u16), u64>,
     next: u16,
     swept_us: u64,
+    /// What is worth keeping is not as it was kept last, and who waits for that.
+    is_changed: bool,
+    watcher: Option<Waker>,
 }
 
 impl Connection {
@@ -321,8 +329,13 @@ impl Connections {
             self.remove_one(flow);
             return None;
         }
+        let stage = known.stage;
         known.saw(direction, tcp_flags, now_us);
-        Some(known.external)
+        let (external, is_other) = (known.external, known.stage != stage);
+        if is_other {
+            self.note_change();
+        }
+        Some(external)
     }
 
     fn make_room(&mut self, flow: &Flow, now_us: u64) -> Result<(), Refused> {
@@ -372,6 +385,11 @@ impl Connections {
             seen_us: now_us,
         };
         connection.saw(direction, tcp_flags, now_us);
+        self.insert(flow, connection);
+    }
+
+    fn insert(&mut self, flow: Flow, connection: Connection) {
+        self.note_change();
         self.connections.insert(flow, connection);
         *self.guests.entry(flow.inside.address).or_default() += 1;
     }
@@ -388,6 +406,7 @@ impl Connections {
         let Some(gone) = self.connections.remove(flow) else {
             return;
         };
+        self.note_change();
         if let Some(count) = self.guests.get_mut(&flow.inside.address) {
             *count -= 1;
             if *count == 0 {

@@ -125,8 +125,20 @@ impl Router {
 
     /// Guests of a host that was built anew come back one after the other. Until all are there, segments of connections that the
     /// host knows nothing of are lost rather than refused: its own stack would end connections through forwarded ports.
+    /// What was taken back of the table and belongs to no guest then is forgotten.
     pub fn hold(&mut self, is_held: bool) {
         self.held = is_held.then(BTreeSet::new);
+        if !is_held {
+            let server = &self.server;
+            self.connections
+                .forget_absent(|address| server.mac_of(address).is_some());
+        }
+    }
+
+    /// The table of connections, to be kept elsewhere and restored from there: see
+    /// [`Connections::poll_changed`], [`Connections::keep`] and [`Connections::restore`].
+    pub fn table(&mut self) -> &mut Connections {
+        &mut self.connections
     }
 
     /// The host's own stack sends a frame while segments are lost: those that answer it are not.
