@@ -33,6 +33,8 @@ enum Group {
     Boot,
     /// Real boots on this machine's CPU by nested virtualization; not part of "all"
     Kvm,
+    /// Boots that take long: stress, loops, dom0's deaths under fio; not part of "all"
+    Soak,
 }
 
 /// All that CI runs everywhere.
@@ -133,11 +135,12 @@ fn run_group(group: Group, only: Option<&str>) -> Result<Outcome> {
             count(cargo(["test", "--release", "--no-fail-fast", "--package", SIM])?.args(only))
         }
         Group::FuzzReplay => fuzz_replay(only),
-        Group::Boot => boot(&[], only),
+        Group::Boot => boot(&[], only, &[]),
         Group::Kvm => {
             EmulatorName::Kvm.usable()?;
-            boot(&["--test", "kvm"], only)
+            boot(&["--test", "kvm"], only, &[])
         }
+        Group::Soak => boot(&[], Some(only.unwrap_or("soak_")), &["--ignored"]),
     }
 }
 
@@ -147,7 +150,7 @@ fn simulate(arguments: &[String]) -> Result<Outcome> {
     count(command.args(arguments))
 }
 
-fn boot(select: &[&str], only: Option<&str>) -> Result<Outcome> {
+fn boot(select: &[&str], only: Option<&str>, which: &[&str]) -> Result<Outcome> {
     if let Err(error) = task_image::build_checked() {
         println!("building the images FAILED\n{error:#}");
         return Ok(Outcome {
@@ -156,7 +159,8 @@ fn boot(select: &[&str], only: Option<&str>) -> Result<Outcome> {
         });
     }
     let mut command = cargo(["test", "--no-fail-fast", "--package", BOOT_TESTS])?;
-    count(command.args(select).args(only).args(["--", BOOT_THREADS]))
+    let command = command.args(select).args(only);
+    count(command.args(["--", BOOT_THREADS]).args(which))
 }
 
 /// The test targets named `corpus` of the crates whose decoders are fuzzed.

@@ -10,6 +10,8 @@ use std::time::Duration;
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a guest is made and ends by itself.
 const ROUNDS: u32 = 3;
+/// The same in the long form.
+const SOAK_ROUNDS: u32 = 20;
 
 fn guest<'a>(name: &'a str, vcpus: u32, words: &'a str) -> LinuxGuest<'a> {
     LinuxGuest {
@@ -72,18 +74,26 @@ fn linux_bochs() -> Result<()> {
     linux("linux-bochs", Emulator::Bochs, 1, &[2])
 }
 
-/// Guests that end by themselves, again and again, at once or by a reset; all they had comes back.
 #[test]
 fn linux_ends_qemu() -> Result<()> {
-    let mut bench = boot(
-        "linux-ends-qemu",
-        Emulator::Qemu,
-        Flavour::Cloud,
-        |config| config.cpus(1),
-    )?;
+    ends("linux-ends-qemu", ROUNDS)
+}
+
+/// The long form: `./x test soak`.
+#[test]
+#[ignore = "takes ten minutes"]
+fn soak_ends_qemu() -> Result<()> {
+    ends("soak-ends-qemu", SOAK_ROUNDS)
+}
+
+/// Guests that end by themselves, again and again, at once or by a reset; all they had comes back.
+fn ends(label: &str, rounds: u32) -> Result<()> {
+    let mut bench = boot(label, Emulator::Qemu, Flavour::Cloud, |config| {
+        config.cpus(1)
+    })?;
     let host = &mut bench.host;
     let mut free = None;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         for end in ["poweroff", "reboot"] {
             let words = format!("godwit.end={end}");
             let guest = guest("lin", 2, &words);

@@ -13,6 +13,11 @@ use std::time::Duration;
 /// For the loads, on QEMU.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(400);
 
+/// The same for the long form.
+const SOAK_TIMEOUT: Duration = Duration::from_secs(1800);
+/// Between two deaths of dom0.
+const CRASH_PAUSE: Duration = Duration::from_secs(5);
+
 /// A store with the volume `root`.
 fn store(label: &str, root_disk: &Path) -> Result<StoreImage> {
     let disk = root()?.join(format!("out/guest/{label}.img"));
@@ -74,9 +79,34 @@ fn linux_generic_qemu() -> Result<()> {
     guest.clear(&mut host)
 }
 
-#[test]
-fn linux_root_qemu() -> Result<()> {
-    let label = "linux-root-qemu";
+/// How much load a Debian guest gets.
+struct Load {
+    stress_s: u32,
+    fio_mib: u32,
+    fio_loops: u32,
+    /// How often dom0 dies while fio writes and verifies.
+    crashes: u32,
+}
+
+impl Load {
+    fn words(&self) -> String {
+        let Self {
+            stress_s,
+            fio_mib,
+            fio_loops,
+            ..
+        } = self;
+        format!(
+            "godwit.root=/dev/vda \
+             godwit.run=stress-ng,--verify,--cpu,2,--vm,2,--vm-bytes,64M,--switch,1,-t,{stress_s} \
+             godwit.run=fio,--name=f,--filename=/var/tmp/f,--size={fio_mib}M,--loops={fio_loops},--bs=4k,\
+             --rw=randwrite,--direct=1,--verify=crc32c,--verify_fatal=1,--output=/tmp/fio \
+             godwit.run=guest,disk,path=/var/tmp/f,blocks=512 godwit.end=poweroff"
+        )
+    }
+}
+
+fn loaded_root(label: &str, load: &Load, timeout: Duration) -> Result<()> {
     let store = store(label, &root_disk()?)?.write()?;
     let mut bench = boot(label, Emulator::Qemu, Flavour::Cloud, |config| {
         config
@@ -84,15 +114,12 @@ fn linux_root_qemu() -> Result<()> {
             .disk(DiskConfig::new(store.path(), DiskInterface::VirtioBlk))
     })?;
     let host = &mut bench.host;
+    let words = load.words();
     let guest = LinuxGuest {
         name: "deb",
         vcpus: 2,
         memory_mib: 512,
-        words: "godwit.root=/dev/vda \
-                godwit.run=stress-ng,--verify,--cpu,2,--vm,2,--vm-bytes,64M,--switch,1,-t,60 \
-                godwit.run=fio,--name=f,--filename=/var/tmp/f,--size=8M,--bs=4k,--rw=randwrite,\
-                --direct=1,--verify=crc32c,--output=/tmp/fio \
-                godwit.run=guest,disk,path=/var/tmp/f,blocks=512 godwit.end=poweroff",
+        words: &words,
         settings: "disk='[\"main/root,raw,vda,w\"]'",
     };
     guest.create(host)?;
@@ -101,7 +128,20 @@ fn linux_root_qemu() -> Result<()> {
         said.contains("GUEST system=Debian"),
         "not from its disk:\n{said}"
     );
-    let said = guest.console_until(host, "GUEST end poweroff", LOAD_TIMEOUT)?;
+    for number in 1..=load.crashes {
+        guest.console_until(host, "GUEST run fio", timeout)?;
+        std::thread::sleep(CRASH_PAUSE);
+        let said = host.command("xl console -n deb")?;
+        ensure!(
+            !said.contains("GUEST run guest disk"),
+            "fio was too fast:\n{said}"
+        );
+        let console = host.console();
+        console.send_line("xl debug-keys D")?;
+        console.expect(&format!("built anew (restart {number})"), BOOT_TIMEOUT)?;
+        host.wait_prompt()?;
+    }
+    let said = guest.console_until(host, "GUEST end poweroff", timeout)?;
     ensure!(
         said.matches("GUEST ran status=0").count() == 3,
         "a load failed:\n{said}"
@@ -112,4 +152,28 @@ fn linux_root_qemu() -> Result<()> {
     );
     guest.wait_state(host, 's', BOOT_TIMEOUT)?;
     guest.clear(host)
+}
+
+#[test]
+fn linux_root_qemu() -> Result<()> {
+    let load = Load {
+        stress_s: 60,
+        fio_mib: 8,
+        fio_loops: 1,
+        crashes: 0,
+    };
+    loaded_root("linux-root-qemu", &load, LOAD_TIMEOUT)
+}
+
+/// The long form: `./x test soak`.
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn soak_root_qemu() -> Result<()> {
+    let load = Load {
+        stress_s: 300,
+        fio_mib: 64,
+        fio_loops: 4,
+        crashes: 3,
+    };
+    loaded_root("soak-root-qemu", &load, SOAK_TIMEOUT)
 }

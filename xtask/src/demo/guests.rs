@@ -154,11 +154,17 @@ pub(super) fn run(pair: &mut Pair, store: Store) -> Result<()> {
     let sent = count(other, "sender", "TCP sent")?;
     let said = console_count(other, "sender", "TCP sent", sent + 2)?;
     print_last(&said, 4);
-    heading("It is saved to a volume, and restored from there");
+    heading("It is saved to a volume, and restored from there; the stream waits meanwhile");
     let before = rounds(host)?;
+    // To a port that leads nowhere the host would answer with a reset.
+    show(other, "xl pause sender")?;
     show(host, "xl save debian local/saved")?;
     show(host, "xl list")?;
     show(host, "xl restore local/saved")?;
+    let sent = count(other, "sender", "TCP sent")?;
+    show(other, "xl unpause sender")?;
+    let said = console_count(other, "sender", "TCP sent", sent + 2)?;
+    print_last(&said, 4);
     let said = console_until(host, "debian", &format!("ROUND {} verified", before + 3))?;
     print_last(&said, 4);
     show(other, "xl destroy sender")?;

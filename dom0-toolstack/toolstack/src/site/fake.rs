@@ -13,6 +13,7 @@ use godwit_backends::disk::Disk as BackendDisk;
 use godwit_backends::fake::{Arena, RamDisk};
 use godwit_backends::memory::Memory;
 use godwit_backends::storage::blocks::Blocks;
+use godwit_backends::storage::fat::FatError;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::ToString;
@@ -233,6 +234,8 @@ pub struct FakeFiles {
     pub files: RefCell<BTreeMap<String, Vec<u8>>>,
     /// There is no partition.
     pub absent: Cell<bool>,
+    /// Memory there is to read one into, if that is little.
+    pub free_bytes: Cell<Option<u64>>,
 }
 
 impl FakeFiles {
@@ -248,11 +251,13 @@ impl Files for FakeFiles {
     async fn read(&self, path: &str) -> Result<Vec<u8>, FileError> {
         self.there()?;
         yield_now().await;
-        self.files
-            .borrow()
-            .get(path)
-            .cloned()
-            .ok_or(FileError::NotFound)
+        let found = self.files.borrow().get(path).cloned();
+        let found = found.ok_or(FileError::NotFound)?;
+        let bytes = found.len() as u64;
+        match self.free_bytes.get().is_some_and(|free| bytes > free) {
+            true => Err(FileError::Failed(FatError::NoMemory { bytes }.to_string())),
+            false => Ok(found),
+        }
     }
 
     async fn list(&self, path: &str) -> Result<Vec<FileEntry>, FileError> {

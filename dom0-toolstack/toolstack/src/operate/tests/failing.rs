@@ -110,3 +110,22 @@ fn what_cannot_be_destroyed_is_named() {
     assert!(error.contains("cannot give it memory: NoMemory"), "{error}");
     assert!(error.contains("could not be destroyed: Busy"), "{error}");
 }
+
+#[test]
+fn a_kernel_larger_than_the_memory_of_dom0_is_refused_at_its_place() {
+    let toolstack = toolstack();
+    let text = b"name='f'\nmemory=8\nkernel='boot/k'\n";
+    let files = &toolstack.site.files;
+    files.files.borrow_mut().insert("f.cfg".into(), text.into());
+    files.free_bytes.set(Some(1 << 20));
+    let error = block_on(toolstack.create("f.cfg", &[], false)).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.starts_with("f.cfg:3:8: 'boot/k' cannot be read: 3")
+            && said.contains("more than dom0 has memory for: boot with a larger dom0_mem="),
+        "{said}"
+    );
+    assert_eq!(host(&toolstack).domains().count(), 1);
+    files.free_bytes.set(None);
+    block_on(toolstack.create("f.cfg", &[], false)).unwrap();
+}
