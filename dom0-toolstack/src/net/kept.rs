@@ -8,8 +8,8 @@ use godwit_abi::{DomainId, Status};
 use godwit_backends::network::gateway::Gateway;
 use godwit_toolstack::host::Hypervisor;
 
-/// Key of the blob of the control domain that holds the table.
-const TABLE_BLOB: u32 = 4;
+/// Key of the blob of the control domain that holds the table; below 0x40 are those of moves.
+const TABLE_BLOB: u32 = 0x40;
 /// The shortest time between two writes: what changes meanwhile is written then. A connection that is younger
 /// when dom0 dies goes on only if the guest sends first and its own port is the host's too.
 const WRITE_PAUSE: Duration = Duration::from_millis(200);
