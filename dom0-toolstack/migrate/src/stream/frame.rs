@@ -75,6 +75,11 @@ kinds! {
     /// A configuration file: its path, a line feed, its text; in the answer `taken` or `refused`, a line
     /// feed, and why.
     0x0142 OFFLINE "offline";
+    /// A kernel or ramdisk of an offline move: length, digest and path, text; in the answer whether it is
+    /// wanted, or why it is refused.
+    0x0143 IMAGE "image";
+    /// Bytes of it, in order.
+    0x0144 IMAGE_DATA "image data";
     /// Runs of pages that stay at the source when the domain goes (post-copy), as in ZEROES.
     0x0150 MISSING "missing pages";
     /// Runs of them that the destination asks for, in the order in which it wants them, as in ZEROES.

@@ -30,6 +30,7 @@ mod evacuate;
 mod fetch;
 mod hashes;
 mod hello;
+mod images;
 mod job;
 mod journal;
 mod kept;

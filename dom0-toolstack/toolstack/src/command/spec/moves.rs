@@ -74,7 +74,7 @@ pub(super) static SPECS: &[Spec] = &[
           writes down, pause stops it however long that takes, abort leaves it here, postcopy runs it there\n\
           before its memory, which then depends on both hosts. Its disks must be nbd:// exports.\n\
           More domains than xl migrate-limit says wait for their turn.\n\
-          With --offline DOMAIN is a path, guests/web.cfg; kernels stay where they are.\n"],
+          With --offline DOMAIN is a path, guests/web.cfg; kernel and ramdisk go too if they are files.\n"],
         migrate),
     spec("xl migrate-status", &[], &[JSON],
         ["domains on the move, and those that have moved lately", ""],

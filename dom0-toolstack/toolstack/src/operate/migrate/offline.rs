@@ -3,6 +3,7 @@
 //! ```text
 //!   source                                          destination
 //!   hello (offline)                 ------------->
+//!   images, if they are files       ------------->  write those that are not there (`images`)
 //!   WEB.cfg becomes WEB.cfg.moving
 //!   offline: path, text             ------------->  check as for xl create, write WEB.cfg
 //!                                   <-------------  taken, or every reason against it
@@ -69,7 +70,7 @@ impl<S: Site> Toolstack<S> {
         peer: &str,
         path: &str,
     ) -> Result<String, OperateError> {
-        let text = self.leaving_text(path).await?;
+        let (text, images) = self.leaving_text(path).await?;
         let link = self.dialled(peers, peer).await?;
         let mut talk = Talk::begin(&self.site, link, peer).await?;
         let mine = self.hello(Purpose::Offline, false)?;
@@ -78,6 +79,11 @@ impl<S: Site> Toolstack<S> {
             .await?;
         if hear_hello(&mut talk).await?.boot == mine.boot {
             return Err(refuse(&[itself(peer)]));
+        }
+        // Until here nothing of it has changed: what fails leaves it in service.
+        if let Err(why) = self.hand_images_over(&mut talk, &images).await? {
+            let _ = talk.finish(FAREWELL_LIMIT_US).await;
+            return Err(OperateError::Other(format!("{peer} refuses {why}")));
         }
         self.rename(path, &format!("{path}{MOVING}"), &text).await?;
         let answer = self.hand_file_over(&mut talk, path, &text).await;
@@ -100,8 +106,11 @@ impl<S: Site> Toolstack<S> {
         }
     }
 
-    /// The configuration, and whether it may leave. One that was on its way before is read again.
-    async fn leaving_text(&self, path: &str) -> Result<Vec<u8>, OperateError> {
+    /// The configuration with its images, and whether it may leave. One that was on its way before is read again.
+    async fn leaving_text(
+        &self,
+        path: &str,
+    ) -> Result<(Vec<u8>, Vec<(String, Vec<u8>)>), OperateError> {
         if !is_path(path) {
             let what =
                 format!("{path}: a configuration's path ends in {ENDING} and has plain letters");
@@ -132,7 +141,10 @@ impl<S: Site> Toolstack<S> {
             }
         }
         match own.is_empty() {
-            true => Ok(text),
+            true => {
+                let images = self.leaving_images(&document.config).await?;
+                Ok((text, images))
+            }
             false => Err(refuse(&own)),
         }
     }
@@ -177,17 +189,34 @@ impl<S: Site> Toolstack<S> {
         &self,
         mut talk: Talk<'_, S, L>,
     ) -> Result<(), OperateError> {
-        let frame = talk.hear(ANSWER_LIMIT_US).await?;
-        if frame.kind != FrameKind::OFFLINE {
-            return Err(unexpected(&talk, &frame));
+        let mut brought = Vec::new();
+        let taken = self.take_all(&mut talk, &mut brought).await;
+        if !matches!(taken, Ok(Ok(()))) {
+            self.drop_images(&brought).await;
         }
-        let answer = match self.take_file(&frame).await {
+        let answer = match taken? {
             Ok(()) => format!("{TAKEN}\n"),
             Err(why) => format!("{REFUSED}\n{why}"),
         };
         talk.say(FrameKind::OFFLINE, &[answer.as_bytes()], ANSWER_LIMIT_US)
             .await?;
         talk.finish(FAREWELL_LIMIT_US).await
+    }
+
+    /// Images, then the configuration. The inner error: it is refused.
+    async fn take_all<L: Link>(
+        &self,
+        talk: &mut Talk<'_, S, L>,
+        brought: &mut Vec<String>,
+    ) -> Result<Result<(), OperateError>, OperateError> {
+        loop {
+            let frame = talk.hear(WORK_LIMIT_US).await?;
+            match frame.kind {
+                FrameKind::IMAGE => brought.extend(self.take_image(talk, &frame).await?),
+                FrameKind::OFFLINE => return Ok(self.take_file(&frame).await),
+                _ => return Err(unexpected(talk, &frame)),
+            }
+        }
     }
 
     async fn take_file(&self, frame: &Frame) -> Result<(), OperateError> {

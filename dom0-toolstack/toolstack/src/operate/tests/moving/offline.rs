@@ -1,6 +1,7 @@
 //! A domain that does not run: its configuration is never on both hosts, whatever is lost.
 
 use super::*;
+use crate::site::fake::kernel;
 
 const PATH: &str = "guests/web.cfg";
 const MOVING: &str = "guests/web.cfg.moving";
@@ -90,4 +91,54 @@ fn wherever_the_link_is_cut_it_is_never_on_both_and_the_second_time_settles_it()
         );
     }
     assert!(unknown > 0);
+}
+
+/// A configuration whose images are files.
+fn with_images() -> World {
+    let world = ready();
+    let text = TEXT.replace("module:s", "boot/kernel-7") + "ramdisk=\"boot/ramdisk-7\"\n";
+    files(&world.here).insert(PATH.into(), text.into());
+    files(&world.here).insert("boot/kernel-7".into(), kernel(4096));
+    files(&world.here).insert("boot/ramdisk-7".into(), std::vec![9; 300_000]);
+    world
+}
+
+#[test]
+fn kernels_that_are_files_go_with_it_and_are_made_a_domain_of() {
+    let world = with_images();
+    go(&world, PATH).unwrap();
+    for image in ["boot/kernel-7", "boot/ramdisk-7"] {
+        assert_eq!(files(&world.there)[image], files(&world.here)[image]);
+    }
+    block_on(world.there.create(PATH, &[], false)).unwrap();
+    // What is there already is not sent, and not written over.
+    let sent = world.wire.weather.writes.get();
+    let world = with_images();
+    files(&world.there).insert("boot/ramdisk-7".into(), std::vec![9; 300_000]);
+    go(&world, PATH).unwrap();
+    assert!(world.wire.weather.writes.get() < sent);
+    let world = with_images();
+    files(&world.there).insert("boot/ramdisk-7".into(), b"another".to_vec());
+    let why = go(&world, PATH).unwrap_err().to_string();
+    assert!(
+        why.contains("boot/ramdisk-7: there is another file"),
+        "{why}"
+    );
+    assert!(
+        has(&world.here, PATH) && !has(&world.there, "boot/kernel-7"),
+        "left over"
+    );
+}
+
+#[test]
+fn wherever_the_link_is_cut_no_image_is_left_without_its_configuration() {
+    let world = with_images();
+    go(&world, PATH).unwrap();
+    for cut in 0..world.wire.weather.writes.get() {
+        let world = with_images();
+        world.wire.weather.left.set(Some(cut));
+        let _ = go(&world, PATH);
+        let image = has(&world.there, "boot/kernel-7") || has(&world.there, "boot/ramdisk-7");
+        assert_eq!(image, has(&world.there, PATH), "cut {cut}");
+    }
 }
