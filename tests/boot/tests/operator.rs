@@ -24,7 +24,8 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("echo \"open", &["quote", "not closed"]),
     ("ping 1.2.3", &["1.2.3"]),
     ("xl debug-keys Z", &["no debug key 'Z'"]),
-    ("xl rename a b", &["not implemented"]),
+    ("xl rename a b", &["no domain 'a'"]),
+    ("xl vcpu-set a 2", &["not implemented"]),
     ("xl create /dev/null", &["name"]),
     (
         "xl create /dev/null name=a memory=x kernel=module:micro",
@@ -122,6 +123,9 @@ fn mistakes(host: &mut Host) -> Result<()> {
     create(host, "twin", "spin")?;
     let again = host.command(&create_line("twin", "hello"))?;
     ensure_all(&again, &["there is a domain 'twin' already"])?;
+    host.command("xl vcpu-pin twin all 0; xl sched-credit2 -d twin -w 512 -c 50")?;
+    let shares = host.command("xl sched-credit2 -d twin")?;
+    ensure_all(&shares, &["twin", "512", "50"])?;
     clear(host, "twin")?;
     let list = host.command("xl list")?;
     ensure!(
