@@ -6,6 +6,7 @@ mod bench;
 mod bridge;
 mod demo;
 mod elf;
+mod pingpong;
 mod shell;
 mod task_bench;
 mod task_build;

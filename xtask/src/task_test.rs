@@ -3,7 +3,7 @@
 use crate::shell::{self, cargo};
 use crate::task_check::{Outcome, host_packages, select, steps};
 use crate::task_host::EmulatorName;
-use crate::task_image;
+use crate::{pingpong, task_image};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use std::io::{BufRead, BufReader};
@@ -35,6 +35,8 @@ enum Group {
     Kvm,
     /// Boots that take long: stress, loops, dom0's deaths under fio; not part of "all"
     Soak,
+    /// A guest under load moves between two hosts again and again; not part of "all"
+    Pingpong,
 }
 
 /// All that CI runs everywhere.
@@ -61,6 +63,9 @@ pub(crate) struct Args {
     /// With sim: run so many seeds, and not the tests
     #[arg(long)]
     seeds: Option<u64>,
+    /// With pingpong: how many moves
+    #[arg(long, default_value_t = 50)]
+    moves: usize,
     /// With --seeds: the first of them [default: 0]
     #[arg(long, requires = "seeds")]
     first_seed: Option<u64>,
@@ -99,7 +104,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let started = Instant::now();
         let ran = match &simulation {
             Some(arguments) => simulate(arguments)?,
-            None => run_group(group, args.only.as_deref())?,
+            None => run_group(group, &args)?,
         };
         outcome.add(ran);
         shell::say(&format!(
@@ -117,7 +122,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn run_group(group: Group, only: Option<&str>) -> Result<Outcome> {
+fn run_group(group: Group, args: &Args) -> Result<Outcome> {
+    let only = args.only.as_deref();
     match group {
         Group::Check => steps(),
         Group::Unit => {
@@ -141,6 +147,7 @@ fn run_group(group: Group, only: Option<&str>) -> Result<Outcome> {
             boot(&["--test", "kvm"], only, &[])
         }
         Group::Soak => boot(&[], Some(only.unwrap_or("soak_")), &["--ignored"]),
+        Group::Pingpong => pingpong::run(args.moves),
     }
 }
 

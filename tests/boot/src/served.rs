@@ -11,12 +11,12 @@ use crate::{HOST, PEER};
 use anyhow::{Context, Result, bail, ensure};
 use godwit_harness::{
     Artefact, DiskConfig, DiskInterface, Doors, Emulator, Flavour, Gateway, GuestKernel, Host,
-    HostConfig, Image, Link, Network, Peer, PortKind, Ramdisk, Store, StoreImage, VolumeContents,
-    root,
+    HostConfig, Image, Link, NbdServer, Network, Peer, PortKind, Ramdisk, Store, StoreImage,
+    VolumeContents, free_port, root,
 };
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The guest's name, and its file's.
@@ -148,11 +148,6 @@ fn config(place: &str, words: &str) -> String {
          extra = \"console=ttyS0 panic=-1 godwit.net=dhcp \
          godwit.run=guest,tcp-serve,port={GUEST_PORT}& {words}\"\n"
     )
-}
-
-/// A TCP port nobody listens on now.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 impl Served {
@@ -334,51 +329,4 @@ fn guest_program(arguments: &[&str]) -> Result<()> {
         String::from_utf8_lossy(&output.stdout)
     );
     Ok(())
-}
-
-/// An NBD server on the build machine's loopback (`qemu-nbd` of the package qemu-utils).
-pub struct NbdServer {
-    child: Child,
-    file: PathBuf,
-    seen_as: SocketAddrV4,
-}
-
-impl NbdServer {
-    /// Serves `file`, made of `bytes` zeroes, as the export `disk` on a port of loopback; dom0 sees it elsewhere.
-    fn start(file: PathBuf, bytes: u64, port: u16, seen_as: SocketAddrV4) -> Result<NbdServer> {
-        std::fs::File::create(&file)?.set_len(bytes)?;
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "qemu-nbd", "--format=raw"])
-            .args(["--persistent", "--shared=4", "--bind=127.0.0.1"])
-            .args(["--export-name=disk", &format!("--port={port}")])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .spawn()
-            .context("cannot start qemu-nbd: install the package qemu-utils")?;
-        Ok(NbdServer {
-            child,
-            file,
-            seen_as,
-        })
-    }
-
-    /// As dom0 reaches it.
-    pub fn target(&self) -> String {
-        format!("nbd://{}/disk", self.seen_as)
-    }
-
-    /// Ends it; what it holds.
-    pub fn into_contents(mut self) -> Result<Vec<u8>> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(std::fs::read(&self.file)?)
-    }
-}
-
-impl Drop for NbdServer {
-    fn drop(&mut self) {
-        // Either it is gone already or this works.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

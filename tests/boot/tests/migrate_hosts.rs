@@ -1,7 +1,7 @@
 //! Who may send a domain to whom: hosts that do not know each other refuse by name, those that their
 //! operators have introduced meet encrypted, and nothing comes in clear unasked.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use godwit_boot_tests::guest::{console_until, state};
 use godwit_boot_tests::{HOST, OTHER, boot_two, ping_until_clean};
 use godwit_harness::{Emulator, Host};
@@ -11,17 +11,6 @@ use std::time::{Duration, Instant};
 const CREATE: &str = "xl create /dev/null name=m kernel=module:micro memory=8 extra=spin";
 /// For one command that talks to the other host.
 const TALK_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The fingerprint that a host shows of itself.
-fn fingerprint(host: &mut Host) -> Result<String> {
-    let said = host.command("xl host-key")?;
-    let line = said
-        .lines()
-        .find_map(|line| line.strip_prefix("fingerprint"));
-    let value = line.and_then(|line| line.split_once(": "));
-    let (_, value) = value.with_context(|| format!("no fingerprint:\n{said}"))?;
-    Ok(value.trim().into())
-}
 
 fn moving_says(host: &mut Host, arguments: &str, wanted: &str) -> Result<()> {
     let line = format!("xl migrate {arguments}");
@@ -40,7 +29,7 @@ fn migrate_between_known_hosts_qemu() -> Result<()> {
     moving_says(&mut a, "m host-b", "no host 'host-b'")?;
     let refused = "it takes only encrypted connections";
     moving_says(&mut a, &format!("--plaintext m {OTHER}"), refused)?;
-    let (of_a, of_b) = (fingerprint(&mut a)?, fingerprint(&mut b)?);
+    let (of_a, of_b) = (a.fingerprint()?, b.fingerprint()?);
     ensure!(of_a != of_b, "both hosts have the key {of_a}");
     a.command(&format!("xl host-add host-b {OTHER} {of_a}"))?;
     let own = a.command("xl host-list")?;

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use godwit_boot_tests::{boot, ensure_all};
-use godwit_harness::{Emulator, Host, HostConfig, Image, Network, Nic};
+use godwit_harness::{Emulator, Host, HostConfig, Image, Network, Nic, free_port};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -40,11 +40,6 @@ fn dhcp(label: &str, nic: Nic) -> Result<()> {
     // The service serves on after its first visitors.
     echo(host_tcp, 99)?;
     ensure_all(&host.command("ip")?, &["10.0.2.15/24"])
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Sends [`ECHO_BYTES`] and fails unless they all come back in order, and then the end.

@@ -1,7 +1,8 @@
 //! The loads of `./x bench migrate`: memory written in a known way, while every turn of a loop looks
 //! at the clocks, so that the longest pause of the guest is seen from inside.
 //!
-//! `kind=` idle (nothing), moderate (500 pages a second of 64 MiB), heavy (128 MiB, without end),
+//! `kind=` idle (nothing), light (100 pages a second of 4 MiB), moderate (500 pages a second of 64 MiB),
+//! heavy (128 MiB, without end),
 //! delta (one byte in each of 25,000 pages, without end), random (whole pages of chance in 64 MiB,
 //! without end). `LOAD t=...` once a second, with the longest gaps since the line before; a clock that
 //! went back or a page that is wrong ends it with `load BAD`.
@@ -45,6 +46,7 @@ enum Fill {
 
 const KINDS: &[Kind] = &[
     kind("idle", 1, Some(0.0), 1, Fill::Words(8)),
+    kind("light", 1_024, Some(100.0), 16, Fill::Words(8)),
     kind("moderate", 16_384, Some(500.0), 64, Fill::Words(8)),
     kind("heavy", 32_768, None, 16, Fill::Words(8)),
     kind("delta", 25_000, None, 64, Fill::Byte),

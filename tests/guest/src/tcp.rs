@@ -2,7 +2,8 @@
 //!
 //! `tcp-serve port=5001` takes one connection after the other: it reads a header of three
 //! little-endian 64-bit numbers (direction, bytes, seed), then receives (direction 0) or sends (1)
-//! that many bytes, checks what it receives and answers a 64-bit count of good bytes.
+//! that many bytes, checks what it receives and answers a 64-bit count of good bytes; or (2) sends
+//! everything back until the other end has no more, which then sees how long nothing came.
 //! `tcp-send address=A.B.C.D:P bytes=N seed=1 direction=send|receive` is the other end. One line
 //! `TCP sent|received bytes=N ticks=T` each.
 
@@ -43,6 +44,7 @@ fn answer(mut stream: TcpStream) -> Result<(), String> {
             stream.write_all(&good.to_le_bytes()).map_err(text)
         }
         1 => transmit(&mut stream, bytes, seed),
+        2 => echo(&mut stream),
         other => Err(format!("direction {other}")),
     }
 }
@@ -75,6 +77,17 @@ pub(crate) fn send(arguments: &Arguments) -> Result<(), String> {
     }
     println!("TCP acknowledged bytes={bytes} ticks={}", ticks() - start);
     Ok(())
+}
+
+fn echo(stream: &mut TcpStream) -> Result<(), String> {
+    stream.set_nodelay(true).map_err(text)?;
+    let mut piece = vec![0; PIECE_BYTES as usize];
+    loop {
+        match stream.read(&mut piece).map_err(text)? {
+            0 => return Ok(()),
+            length => stream.write_all(&piece[..length]).map_err(text)?,
+        }
+    }
 }
 
 fn transmit(stream: &mut TcpStream, bytes: u64, seed: u64) -> Result<(), String> {
@@ -114,6 +127,22 @@ fn text(error: std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_sent_comes_back() {
+        let (mut ours, theirs) = pair();
+        let server = std::thread::spawn(move || answer(theirs));
+        let header = [2u64, 0, 0].map(u64::to_le_bytes).concat();
+        ours.write_all(&header).unwrap();
+        for piece in [&b"abc"[..], &[7; 5000]] {
+            ours.write_all(piece).unwrap();
+            let mut back = vec![0; piece.len()];
+            ours.read_exact(&mut back).unwrap();
+            assert_eq!(back, piece);
+        }
+        drop(ours);
+        server.join().unwrap().unwrap();
+    }
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -123,6 +123,16 @@ impl Host {
         }
     }
 
+    /// The fingerprint of its key, by which other hosts are to know it.
+    pub fn fingerprint(&mut self) -> Result<String> {
+        let said = self.command("xl host-key")?;
+        let mut lines = said.lines();
+        let line = lines.find_map(|line| line.strip_prefix("fingerprint"));
+        let value = line.and_then(|line| line.split_once(": "));
+        let (_, value) = value.with_context(|| format!("no fingerprint:\n{said}"))?;
+        Ok(value.trim().into())
+    }
+
     /// Types a line into the shell on a guest's console. What the guest printed until it was done,
     /// and `status=N` of the line's last command.
     pub fn guest_shell(&mut self, guest: &str, line: &str, timeout: Duration) -> Result<String> {

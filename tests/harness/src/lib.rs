@@ -19,6 +19,8 @@ mod guest;
 mod host;
 mod image;
 mod link;
+mod move_site;
+mod nbd_server;
 mod paths;
 mod pcap;
 mod peer;
@@ -27,6 +29,7 @@ mod qemu;
 mod shaper;
 mod store;
 mod text;
+mod watch;
 
 pub use config::{Emulator, Firmware, HostConfig, Network, Nic};
 pub use console::Console;
@@ -38,7 +41,11 @@ pub use guest::{Debian, Flavour, GuestKernel, Ramdisk, debian, guest_fact, root_
 pub use host::Host;
 pub use image::{Image, Menu};
 pub use link::{Link, LinkPort, PortKind, PortReport};
+pub use move_site::{GuestLoad, MoveSite, Moved, SiteOptions, Work};
+pub use nbd_server::{NbdServer, free_port};
 pub use paths::{Artefact, root};
+pub use pcap::captured;
 pub use peer::Peer;
 pub use shaper::{Settings, Statistics};
 pub use store::{Store, StoreImage, VolumeContents};
+pub use watch::Watch;

@@ -85,7 +85,12 @@ struct State {
     sent_frames: Vec<u64>,
     stations: HashMap<Mac, usize>,
     capture: Option<Capture>,
+    unplugged: Vec<bool>,
+    trip: Option<(usize, Trip)>,
 }
+
+/// Looks at each frame; at the first for which it says yes a cable is pulled.
+type Trip = Box<dyn Fn(&[u8]) -> bool + Send>;
 
 struct Port {
     socket: UdpSocket,
@@ -121,6 +126,8 @@ impl Link {
             sent_frames: vec![0; kinds.len()],
             stations: HashMap::new(),
             capture: None,
+            unplugged: vec![false; kinds.len()],
+            trip: None,
         }));
         let stop = Arc::new(AtomicBool::new(false));
         let addresses = ports.iter().map(|port| port.address).collect();
@@ -165,6 +172,33 @@ impl Link {
     /// Pulls the cable: nothing passes in any direction.
     pub fn cut(&self) {
         self.configure(|settings| settings.cut = true);
+    }
+
+    /// Pulls the cable of one port: what is there neither hears nor is heard.
+    pub fn unplug(&self, index: usize) {
+        self.lock().unplugged[index] = true;
+    }
+
+    /// Pulls it at the first frame that is `wanted`, which does not pass any more.
+    pub fn unplug_at(&self, index: usize, wanted: impl Fn(&[u8]) -> bool + Send + 'static) {
+        self.lock().trip = Some((index, Box::new(wanted)));
+    }
+
+    /// Whether the cable of a port is pulled.
+    pub fn is_unplugged(&self, index: usize) -> bool {
+        self.lock().unplugged[index]
+    }
+
+    /// What sits on a port is off for a moment, so the switch forgets which stations are behind it.
+    pub fn forget(&self, index: usize) {
+        self.lock().stations.retain(|_, port| *port != index);
+    }
+
+    /// Plugs it in again.
+    pub fn plug(&self, index: usize) {
+        let mut state = self.lock();
+        state.trip = None;
+        state.unplugged[index] = false;
     }
 
     /// Plugs it in again.
@@ -282,14 +316,25 @@ fn receive(index: usize, port: &Port, state: &mut State, now_ns: u64) {
         {
             state.capture = None;
         }
+        if let Some((port, wanted)) = &state.trip
+            && wanted(frame)
+        {
+            state.unplugged[*port] = true;
+            state.trip = None;
+        }
+        if state.unplugged[index] {
+            continue;
+        }
         if !header.source.is_group()
             && (state.stations.len() < STATIONS_MAX || state.stations.contains_key(&header.source))
         {
             state.stations.insert(header.source, index);
         }
+        // What travelled when a cable was pulled still arrives.
         let known = state.stations.get(&header.destination).copied();
-        for (other, shaper) in state.towards.iter_mut().enumerate() {
-            if other != index && known.is_none_or(|station| station == other) {
+        let towards = state.towards.iter_mut().zip(&state.unplugged);
+        for (other, (shaper, unplugged)) in towards.enumerate() {
+            if other != index && !unplugged && known.is_none_or(|station| station == other) {
                 shaper.offer(frame, now_ns);
             }
         }

@@ -131,3 +131,25 @@ fn the_kernels_table_is_read_right() {
     assert_eq!(backlog_bytes(table, 0x4e20), Some(0xa00));
     assert_eq!(backlog_bytes(table, 0x4e21), None);
 }
+
+#[test]
+fn a_cable_is_pulled_at_the_frame_that_is_waited_for() {
+    let link = Link::start(&[PortKind::Prompt; 3], 1).unwrap();
+    let a = Peer::start(link.port(0), A).unwrap();
+    let b = Peer::start(link.port(1), B).unwrap();
+    let _c = Peer::start(link.port(2), C).unwrap();
+    a.ping(B, LONG).unwrap();
+    a.ping(C, LONG).unwrap();
+    // Ping by ping, the last octet of the data grows.
+    link.unplug_at(1, |frame| frame.ends_with(&[4; 8]));
+    for _ in 2..4 {
+        a.ping(B, LONG).unwrap();
+    }
+    assert!(!link.is_unplugged(1));
+    assert!(a.ping(B, SHORT).is_err());
+    assert!(link.is_unplugged(1));
+    assert!(b.ping(A, SHORT).is_err());
+    a.ping(C, LONG).unwrap();
+    link.plug(1);
+    b.ping(A, LONG).unwrap();
+}

@@ -47,6 +47,24 @@ impl Capture {
     }
 }
 
+/// The frames of a capture file of ours, without what is not whole at its end.
+pub fn captured(path: &Path) -> Result<Vec<Vec<u8>>> {
+    const HEADER_BYTES: usize = 24;
+    const RECORD_BYTES: usize = 16;
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut rest = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    let mut frames = Vec::new();
+    while let Some((record, after)) = rest.split_at_checked(RECORD_BYTES) {
+        let length = u32::from_le_bytes(record[8..12].try_into().expect("four octets"));
+        let Some((frame, after)) = after.split_at_checked(length as usize) else {
+            break;
+        };
+        frames.push(frame.to_vec());
+        rest = after;
+    }
+    Ok(frames)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +88,10 @@ mod tests {
         assert_eq!(bytes[40..43], [1, 2, 3]);
         assert_eq!(word(43 + 8), 60);
         assert_eq!(bytes.len(), 43 + 16 + 60);
+        let mut frames = vec![vec![1, 2, 3], vec![9; 60]];
+        assert_eq!(captured(&path).unwrap(), frames);
+        std::fs::write(&path, &bytes[..100]).unwrap();
+        frames.pop();
+        assert_eq!(captured(&path).unwrap(), frames);
     }
 }

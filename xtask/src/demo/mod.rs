@@ -1,12 +1,13 @@
 //! `./x demo`: what Godwit does, on two emulated hosts, without touching the keyboard.
 
 mod guests;
+mod moves;
 
 use crate::task_host::EmulatorName;
 use crate::task_hosts::{HOSTS, Pair};
 use crate::{shell, task_image};
 use anyhow::Result;
-use godwit_harness::Host;
+use godwit_harness::{Emulator, Host};
 use std::time::Duration;
 
 /// Where to show it.
@@ -15,6 +16,18 @@ pub(crate) struct Args {
     /// Which machine plays each host; give it twice for one of each
     #[arg(long, value_enum, default_values = ["qemu"])]
     emulator: Vec<EmulatorName>,
+    /// Only this act [default: both]
+    #[arg(long, value_enum)]
+    act: Option<Act>,
+}
+
+/// Each boots its own two hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Act {
+    /// One host and its guests: disks, networks, a dom0 that dies, save and restore
+    Guests,
+    /// A guest that moves between two hosts while it runs
+    Moves,
 }
 
 /// How long the spinning guest spins before we look at what it used.
@@ -23,6 +36,16 @@ const SPIN: Duration = Duration::from_secs(3);
 pub(crate) fn run(args: Args) -> Result<()> {
     let emulators = EmulatorName::pair(&args.emulator)?;
     task_image::build_checked()?;
+    if args.act != Some(Act::Moves) {
+        guests_act(emulators)?;
+    }
+    if args.act != Some(Act::Guests) {
+        moves::run(emulators)?;
+    }
+    Ok(())
+}
+
+fn guests_act(emulators: [Emulator; 2]) -> Result<()> {
     let (mut pair, store) = guests::boot(emulators)?;
     for host in &mut pair.hosts {
         host.wait_prompt()?;

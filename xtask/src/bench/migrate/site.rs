@@ -2,7 +2,7 @@
 
 use super::cases::{Case, Outcome};
 use super::report;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use godwit_harness::{
     Emulator, Flavour, GuestKernel, Host, HostConfig, Image, Link, Network, PortKind, Ramdisk,
 };
@@ -59,7 +59,7 @@ impl Site {
     /// Tells each host the other's fingerprint.
     fn introduce(&mut self) -> Result<()> {
         let [a, b] = &mut self.hosts;
-        let (of_a, of_b) = (fingerprint(a)?, fingerprint(b)?);
+        let (of_a, of_b) = (a.fingerprint()?, b.fingerprint()?);
         a.command(&format!("xl host-add host-b {} {of_b}", ADDRESSES[1]))?;
         b.command(&format!("xl host-add host-a {} {of_a}", ADDRESSES[0]))?;
         let line = format!("ping -c 3 {}", ADDRESSES[1]);
@@ -97,17 +97,6 @@ impl Site {
         }
         Ok(outcome)
     }
-}
-
-/// The fingerprint that a host shows of itself.
-fn fingerprint(host: &mut Host) -> Result<String> {
-    let said = host.command("xl host-key")?;
-    let line = said
-        .lines()
-        .find_map(|line| line.strip_prefix("fingerprint"));
-    let value = line.and_then(|line| line.split_once(": "));
-    let (_, value) = value.with_context(|| format!("no fingerprint:\n{said}"))?;
-    Ok(value.trim().into())
 }
 
 fn create(host: &mut Host, case: &Case) -> Result<()> {

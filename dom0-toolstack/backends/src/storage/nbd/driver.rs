@@ -28,6 +28,9 @@ pub(super) const CONNECT_MS_MAX: u64 = 10_000;
 pub(super) const SILENCE_MS: u64 = 3_000;
 /// Silence after which its connection is given up for a new one.
 pub(super) const DEAD_MS: u64 = 30_000;
+/// How long the server may take to hang up after the farewell. Hanging up before it has could lose the
+/// farewell itself, and a server that hears nothing keeps the connection for ever.
+pub(super) const FAREWELL_MS: u64 = 2_000;
 /// Pause before the second attempt to connect; it doubles from then on.
 const PAUSE_MS_MIN: u64 = 100;
 const PAUSE_MS_MAX: u64 = 5_000;
@@ -161,7 +164,7 @@ struct Connection {
     out: Option<Outgoing>,
     /// Bytes of `out` that are sent.
     sent: usize,
-    /// The farewell is on its way.
+    /// The farewell is on its way, or sent: the server is to hang up.
     leaving: bool,
     input: Vec<u8>,
     /// When something was heard, or the first request was sent after all were answered.
@@ -178,8 +181,8 @@ impl Connection {
                 Ok(sent || heard)
             });
             match round {
+                Err(_) if self.leaving => return Poll::Ready(Ended::Closed),
                 Err(error) => return Poll::Ready(Ended::Broken(error)),
-                Ok(_) if self.leaving && self.out.is_none() => return Poll::Ready(Ended::Closed),
                 Ok(true) => {}
                 Ok(false) => return self.watch(shared, context),
             }
@@ -198,8 +201,10 @@ impl Connection {
             if self.out.is_some() && idle {
                 self.heard_ms = shared.timer.now_ms();
             }
-            if self.out.is_none() && shared.closing.get() && queue.outstanding() == 0 {
+            let is_over = shared.closing.get() && queue.outstanding() == 0;
+            if self.out.is_none() && is_over && !self.leaving {
                 self.leaving = true;
+                self.heard_ms = shared.timer.now_ms();
                 self.out = Some(Outgoing {
                     header: request(0, DISCONNECT, 0, 0, 0),
                     data: None,
@@ -276,7 +281,7 @@ impl Connection {
     /// Nothing to do but wait: has the server been silent for too long?
     fn watch(&mut self, shared: &Shared, context: &mut Context<'_>) -> Poll<Ended> {
         let outstanding = shared.queue.borrow().in_flight() > 0 || self.out.is_some();
-        if !outstanding {
+        if !outstanding && !self.leaving {
             self.tick = None;
             return Poll::Pending;
         }
@@ -287,6 +292,9 @@ impl Connection {
             }
             self.tick = None;
             let silent_ms = shared.timer.now_ms().saturating_sub(self.heard_ms);
+            if self.leaving && silent_ms >= FAREWELL_MS {
+                return Poll::Ready(Ended::Closed);
+            }
             if silent_ms >= DEAD_MS {
                 let why = ProtocolError::Stream("the server does not answer".into());
                 return Poll::Ready(Ended::Broken(why));

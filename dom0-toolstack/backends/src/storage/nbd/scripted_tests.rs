@@ -1,6 +1,6 @@
 //! The client against a server that crashes, forgets what was not flushed, hangs and refuses.
 
-use super::driver::{DEAD_MS, SILENCE_MS};
+use super::driver::{DEAD_MS, FAREWELL_MS, SILENCE_MS};
 use super::queue::WRITE_BYTES_MAX;
 use super::wire::*;
 use super::{Connecting, Connector, Link, NbdDisk, Stream, Timer};
@@ -104,7 +104,13 @@ impl Wire {
             let offset = u64::from_be_bytes(self.inbox[16..24].try_into().unwrap()) as usize;
             let length = u32::from_be_bytes(self.inbox[24..28].try_into().unwrap()) as usize;
             let data = if command == WRITE { length } else { 0 };
-            if self.inbox.len() < REQUEST_BYTES + data || command == DISCONNECT {
+            if command == DISCONNECT {
+                server.log.push(command);
+                // It hangs up.
+                self.generation = usize::MAX;
+                return;
+            }
+            if self.inbox.len() < REQUEST_BYTES + data {
                 return;
             }
             let message: Vec<u8> = self.inbox.drain(..REQUEST_BYTES + data).collect();
@@ -393,5 +399,19 @@ fn a_closed_disk_says_so() {
     let refused = bench.run(bench.write(0, 2, 512));
     assert_eq!(refused, Err(DiskError::Gone("it was closed".into())));
     bench.run_for(100, core::future::pending::<()>());
+    assert_eq!(bench.disk.link(), Link::Closed);
+    assert_eq!(bench.server.borrow().log.last(), Some(&DISCONNECT));
+}
+
+#[test]
+fn the_farewell_is_not_lost() {
+    let bench = Bench::new();
+    bench.server.borrow_mut().silent = true;
+    bench.disk.close();
+    // The connection is kept until the server has hung up, but not for ever.
+    bench.run_for(FAREWELL_MS / 2, core::future::pending::<()>());
+    assert!(bench.driver.borrow().is_some());
+    bench.run_for(FAREWELL_MS * 2, core::future::pending::<()>());
+    assert!(bench.driver.borrow().is_none());
     assert_eq!(bench.disk.link(), Link::Closed);
 }
