@@ -114,6 +114,9 @@ impl Queue {
 
     /// The next chain, oldest first. `None`: there is none now.
     pub fn take(&mut self) -> Result<Option<Chain>, QueueError> {
+        if !self.rings_are_here() {
+            return Ok(None);
+        }
         if self.available == self.next_available {
             self.refresh()?;
             if self.available == self.next_available {
@@ -203,6 +206,9 @@ impl Queue {
     /// Asks the driver for a doorbell with the next chain. Returns how many there are already, put
     /// back or new, for which none will ring; not those that wait for memory to come.
     pub fn arm(&mut self) -> Result<u16, QueueError> {
+        if !self.rings_are_here() {
+            return Ok(0);
+        }
         self.ask_for_doorbells(true)?;
         self.memory.memory().fence();
         self.refresh()?;
@@ -223,6 +229,17 @@ impl Queue {
     /// Whether nothing is in flight.
     pub fn is_idle(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Whether its rings have come. A driver may start a queue on pages whose contents are still at another
+    /// host: they are wanted then, and whoever serves the queue is called again when they have come.
+    fn rings_are_here(&self) -> bool {
+        let absent = self.memory.absent();
+        let here = self.ring_pages().map(|(first, last)| {
+            let bytes = (last - first + 1) * crate::memory::PAGE_BYTES;
+            absent.is_here(first * crate::memory::PAGE_BYTES, bytes)
+        });
+        here.into_iter().all(|here| here)
     }
 
     fn refresh(&mut self) -> Result<(), QueueError> {

@@ -34,3 +34,34 @@ fn a_chain_waits_for_its_memory_and_keeps_its_place() {
     queue.complete(first, 0).unwrap();
     assert!(queue.is_idle());
 }
+
+#[test]
+fn a_queue_that_the_driver_starts_on_absent_pages_waits_for_its_rings() {
+    let memory = guest(32);
+    let mut driver = Driver::new(&memory, 0x1000, 8, false);
+    driver.offer(&[(0x9000, 8)], &[]).unwrap();
+    let mut queue = Queue::start(memory, driver.setup, false, true).unwrap();
+    let memory = Rc::clone(&queue.memory);
+    let rings: alloc::collections::BTreeSet<u64> = queue
+        .ring_pages()
+        .into_iter()
+        .flat_map(|(first, last)| first..=last)
+        .collect();
+    let words = rings.iter().fold(0, |words, page| words | 1u64 << page);
+    memory.absent().set(alloc::vec![words]);
+    assert!(queue.take().unwrap().is_none());
+    assert_eq!(queue.arm(), Ok(0));
+    // All are asked for at once.
+    assert!(
+        memory
+            .absent()
+            .wanted()
+            .into_iter()
+            .eq(rings.iter().copied())
+    );
+    for page in rings {
+        assert!(queue.take().unwrap().is_none());
+        assert!(memory.absent().fill(page..page + 1), "its device is called");
+    }
+    assert!(queue.take().unwrap().is_some());
+}
