@@ -167,12 +167,12 @@ fn linux_root_qemu() -> Result<()> {
 
 /// The long form: `./x test soak`.
 #[test]
-#[ignore = "takes a quarter of an hour"]
+#[ignore = "takes ten minutes"]
 fn soak_root_qemu() -> Result<()> {
     let load = Load {
-        stress_s: 300,
-        fio_mib: 64,
-        fio_loops: 4,
+        stress_s: 180,
+        fio_mib: 32,
+        fio_loops: 2,
         crashes: 3,
     };
     loaded_root("soak-root-qemu", &load, SOAK_TIMEOUT)
