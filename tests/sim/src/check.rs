@@ -8,6 +8,10 @@ use godwit_toolstack::registry::{ENTRY_BLOB, Entry, Phase};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// The configuration of a domain that does not run, and its name while it is out of service.
+pub const OFFLINE: &str = "guests/off.cfg";
+/// As above.
+pub const OFFLINE_MOVING: &str = "guests/off.cfg.moving";
 /// Key of the blob with the note of a move, and with the attempts that a host has committed.
 const MOVE_BLOB: u32 = 2;
 /// What a downtime may be more than was promised: other domains use the same link.
@@ -81,6 +85,9 @@ impl Watch {
                 return Err(format!("{} runs twice", guest.name));
             }
         }
+        if hosts.iter().all(|host| host.has_file(OFFLINE)) {
+            return Err(format!("{OFFLINE} is in service on both hosts"));
+        }
         self.look_at_jobs(hosts)
     }
 
@@ -125,7 +132,11 @@ impl Watch {
     pub fn power_lost(&mut self, index: usize, hosts: &[Rc<Host>; 2], guests: &mut [Guest]) {
         for guest in guests {
             let owned = hosts[index].guests(|domain| guest.is(domain) && is_owned(domain));
-            let elsewhere = hosts[1 - index].guests(|domain| guest.is(domain) && runs(domain));
+            // One that lacks memory needs its source.
+            let whole = |domain: &mut FakeDomain| {
+                guest.is(domain) && runs(domain) && domain.absent.is_empty()
+            };
+            let elsewhere = hosts[1 - index].guests(whole);
             if owned.contains(&true) && !elsewhere.contains(&true) {
                 guest.fate = Fate::MayBeGone("its host lost its power");
             }
@@ -172,6 +183,10 @@ impl Watch {
         }
         for guest in guests {
             self.there_once(hosts, guest)?;
+        }
+        let files = hosts.iter().map(|host| u8::from(host.has_file(OFFLINE)));
+        if files.sum::<u8>() != 1 || hosts.iter().any(|host| host.has_file(OFFLINE_MOVING)) {
+            return Err(format!("{OFFLINE} is not in service on one host"));
         }
         for host in hosts {
             self.nothing_left(host, guests)?;
@@ -310,6 +325,12 @@ fn check_domain(domain: &FakeDomain, guest: &Guest) -> Result<(), String> {
     }
     if !is_owned(domain) {
         return Err("it is half made".into());
+    }
+    if !domain.absent.is_empty() {
+        return Err("it waits for its memory".into());
+    }
+    if domain.fills.values().any(|count| *count != 1) {
+        return Err("a page of it was filled twice".into());
     }
     match guest.is_reborn {
         true => Ok(()),

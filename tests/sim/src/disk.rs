@@ -25,7 +25,9 @@ pub struct SimDisk {
     writes: Cell<u64>,
     /// How many of them still get through.
     writes_left: Cell<Option<u64>>,
-    /// Broken on purpose: flushing does nothing.
+    /// How many of the unsure ones were written before the last flush.
+    flushed: Cell<usize>,
+    /// Broken on purpose: a flush makes sure only of what was written before the flush before it.
     lies: bool,
 }
 
@@ -45,6 +47,7 @@ impl SimDisk {
             disk: RamDisk::with_contents(Rc::clone(&memory) as Rc<dyn Memory>, bytes, BLOCK_BYTES),
             memory,
             unsure: RefCell::default(),
+            flushed: Cell::new(0),
             writes: Cell::new(0),
             writes_left: Cell::new(None),
             lies,
@@ -129,9 +132,13 @@ impl Disk for SimDisk {
     fn flush(&self) -> Pending<'_> {
         Box::pin(async move {
             self.work().await?;
-            if !self.lies {
-                self.unsure.borrow_mut().clear();
-            }
+            let mut unsure = self.unsure.borrow_mut();
+            let sure = match self.lies {
+                true => self.flushed.get(),
+                false => unsure.len(),
+            };
+            unsure.drain(..sure);
+            self.flushed.set(unsure.len());
             Ok(())
         })
     }

@@ -168,6 +168,10 @@ impl Guest {
     pub fn compare(&self, domain: &FakeDomain) -> Result<(), String> {
         let name = &self.name;
         for (page, bytes) in &self.memory {
+            // What has not come yet is seen by nobody.
+            if domain.absent.contains(page) {
+                continue;
+            }
             match domain.pages.get(page) {
                 Some(there) if there == bytes => {}
                 Some(_) => return Err(format!("page {page:#x} of {name} is not what it wrote")),
@@ -194,6 +198,11 @@ impl Guest {
         let Some(page) = self.page() else {
             return Ok(());
         };
+        if domain.absent.contains(&page) {
+            // It stands before its instruction.
+            domain.wanted.insert(page);
+            return Ok(());
+        }
         let bytes = self.memory.get_mut(&page).expect("it has it");
         let there = domain.pages.get_mut(&page);
         let there = there.ok_or_else(|| format!("page {page:#x} of {} is gone", self.name))?;
@@ -230,7 +239,8 @@ impl Guest {
         }
         let hypervisor = &parts.hypervisor;
         if let Some(page) = self.page()
-            && hypervisor.with(id, |domain| runs(domain)) == Ok(true)
+            && hypervisor.with(id, |domain| runs(domain) && !domain.absent.contains(&page))
+                == Ok(true)
             && hypervisor.memory_release(id, &[page]).is_ok()
         {
             self.memory.remove(&page);
@@ -254,6 +264,10 @@ impl Guest {
         let written = parts.hypervisor.with(id, |domain| {
             // Not while nobody knows whose it is, or it was paused by the operator.
             if !runs(domain) && domain.dirty.is_none() {
+                return false;
+            }
+            // The request stays in its ring.
+            if domain.absent.contains(&page) {
                 return false;
             }
             let bytes = self.memory.get_mut(&page).expect("it has it");

@@ -182,6 +182,8 @@ impl Host {
     pub fn start_dom0(self: &Rc<Self>) {
         assert!(!self.has_dom0(), "there is one");
         let parts = self.parts().expect("it is on");
+        // Calls that fail while dom0 looks for its domains are not simulated: it tells of them and leaves domains unserved.
+        parts.hypervisor.state.borrow_mut().fail = None;
         let site = SimSite {
             name: name(self.index).into(),
             parts,
@@ -295,6 +297,23 @@ impl Host {
         let disk = self.disk.borrow();
         disk.as_ref()
             .is_none_or(|disk| disk.contains(line.as_bytes()))
+    }
+
+    /// Whether there is such a file.
+    pub fn has_file(&self, path: &str) -> bool {
+        self.files.files.borrow().contains_key(path)
+    }
+
+    /// Moves the configuration of a domain that does not run.
+    pub fn migrate_offline(self: &Rc<Self>, path: &'static str) {
+        let Some(tools) = self.tools() else {
+            return;
+        };
+        let peers = self.peers();
+        let peer = self.peer_name();
+        self.spawn(async move {
+            let _ = tools.migrate_offline(&peers, &peer, path).await;
+        });
     }
 
     /// Looks at all guests of the host.

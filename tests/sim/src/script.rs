@@ -29,6 +29,8 @@ pub enum Profile {
 pub enum Event {
     /// The domain goes to the other host.
     Migrate(usize, MoveOptions),
+    /// The configuration of a domain that does not run goes to the other host.
+    Offline,
     /// A job of the domain is called off.
     Cancel(usize),
     /// A command about the domain.
@@ -88,13 +90,17 @@ fn options(random: &Random) -> MoveOptions {
         goals: Goals {
             downtime_us: random.pick(&[30_000, 300_000, 300_000, 1_000_000]),
             deadline_us: random.pick(&[None, None, Some(3_000_000)]),
-            on_miss: random.pick(&[OnMiss::Throttle, OnMiss::Pause, OnMiss::Abort]),
+            on_miss: random.pick(&[
+                OnMiss::Throttle,
+                OnMiss::Pause,
+                OnMiss::Abort,
+                OnMiss::PostCopy,
+            ]),
         },
         bandwidth_bytes: random.pick(&[None, None, Some(3_000_000)]),
         stop_and_copy: random.one_in_thousand(120),
         verify: random.one_in_thousand(400),
-        // Post-copy is not in the seeds yet.
-        postcopy: false,
+        postcopy: random.one_in_thousand(300),
     }
 }
 
@@ -124,8 +130,17 @@ impl Script {
         for _ in 0..random.between(2, 6) {
             events.push((at(), Event::Migrate(guest(), options(random))));
         }
-        let moment = || match random.below(3) {
+        if random.one_in_thousand(300) {
+            // All at once, in both directions: more than may leave at a time.
+            let when = at();
+            events.extend((0..guests).map(|guest| (when, Event::Migrate(guest, options(random)))));
+        }
+        for _ in 0..random.below(3) {
+            events.push((at(), Event::Offline));
+        }
+        let moment = || match random.below(4) {
             0 => at(),
+            3 => When::Stage(Stage::Fetch, random.below(200)),
             1 => {
                 let stage = random.pick(&[Stage::Prove, Stage::HandOver, Stage::Clean]);
                 When::Stage(stage, random.below(16))

@@ -4,7 +4,7 @@
 mod begin;
 mod operator;
 
-use crate::check::Watch;
+use crate::check::{OFFLINE_MOVING, Watch};
 use crate::disk::SimDisk;
 use crate::executor::Executor;
 use crate::guest::{Guest, Pattern};
@@ -22,6 +22,8 @@ const TICK_US: u64 = 4_000;
 const LATE_TICK_US: u64 = 20_000;
 /// After everything is well again, everything must be over by then.
 const SETTLE_US: u64 = 600_000_000;
+/// How often the operator looks after it meanwhile.
+const OPERATOR_ROUNDS: u64 = 20;
 /// How long a host is off that lost its power at a write to its disk.
 const CUT_FOR_US: u64 = 2_000_000;
 /// How much later that may be.
@@ -41,8 +43,10 @@ pub enum Broken {
     NoteOfArrivals,
     /// The hypervisor forgets writes to some pages.
     DirtyPages,
-    /// The disk with the journal does not flush.
+    /// The disk with the journal flushes one flush late.
     Disk,
+    /// Pages that have not come are there for the guest.
+    AbsentPages,
 }
 
 /// What a run came to.
@@ -159,7 +163,7 @@ impl World {
             Host::new(index, &executor, &cable, random.fork(), encrypts, disk)
         });
         Host::introduce(&hosts[0], &hosts[1]);
-        let count = random.between(1, 3) as usize;
+        let count = random.between(1, 4) as usize;
         let guests = (0..count).map(|nth| {
             let pattern = random.pick(&[
                 Pattern::Idle,
@@ -207,6 +211,11 @@ impl World {
             if now_us >= tick_us {
                 let is_late = self.events.is_empty() && self.watch.furthest().is_none();
                 tick_us = now_us + if is_late { LATE_TICK_US } else { TICK_US };
+                if self.broken == Broken::AbsentPages {
+                    for host in &self.hosts {
+                        host.guests(|domain| domain.absent.retain(|page| page % 7 != 0));
+                    }
+                }
                 for guest in &mut self.guests {
                     guest.tick(&self.hosts, now_us)?;
                 }
@@ -248,7 +257,14 @@ impl World {
         self.cable.quality.set(quality(&Random::new(1), false));
         self.cable.damage.set(None);
         self.say("everything is well again");
-        let settled = self.go(SETTLE_US, Self::is_settled)?;
+        let mut settled = false;
+        for _ in 0..OPERATOR_ROUNDS {
+            self.tidy_up();
+            settled = self.go(SETTLE_US / OPERATOR_ROUNDS, Self::is_settled)?;
+            if settled {
+                break;
+            }
+        }
         // What has ended is taken apart, and what was said last arrives.
         self.go(5_000_000, |_| false)?;
         self.stats.polls = self.executor.polls();
@@ -349,6 +365,7 @@ impl World {
         self.say(format!("{event:?}"));
         match event {
             Event::Migrate(guest, options) => self.migrate(guest, options),
+            Event::Offline => self.offline(),
             Event::Cancel(guest) => self.cancel(guest),
             Event::Command(verb, guest) => self.command(verb, guest),
             Event::End(guest, again) => self.end(guest, again),
@@ -391,7 +408,7 @@ impl World {
                 tools.jobs.all().iter().all(over)
                     && tools.unsettled().is_empty()
                     && tools.orphans().is_empty()
-            })
+            }) && !host.has_file(OFFLINE_MOVING)
         })
     }
 
@@ -404,7 +421,7 @@ impl Broken {
     fn apply(self, hypervisor: &godwit_toolstack::host::fake::FakeHypervisor) {
         let mut state = hypervisor.state.borrow_mut();
         match self {
-            Broken::Nothing | Broken::Disk => {}
+            Broken::Nothing | Broken::Disk | Broken::AbsentPages => {}
             Broken::NoteOfTheMove => state.ignored_blob = Some(2),
             Broken::NoteOfArrivals => state.ignored_blob = Some(3),
             Broken::DirtyPages => state.forgotten_writes = Some(7),

@@ -4,6 +4,8 @@ use godwit_sim::world::{Broken, PowerCut, Stats, run_cut, run_seed};
 
 /// Seeds that CI runs.
 const SEEDS: u64 = 300;
+/// Seeds run side by side.
+const THREADS: u64 = 2;
 /// Within so many a broken world is found out.
 const BROKEN_SEEDS: u64 = 400;
 
@@ -12,13 +14,25 @@ const CUT_SEEDS: u64 = 12;
 
 #[test]
 fn seeds_pass() {
-    let mut all = Stats::default();
-    for seed in 0..SEEDS {
-        match run_seed(seed, Broken::Nothing) {
-            Ok(stats) => all.add(stats),
-            Err(what) => panic!("{what}\nagain: ./x test sim --seed {seed}"),
+    let share = |first: u64| {
+        let mut all = Stats::default();
+        for seed in (first..SEEDS).step_by(THREADS as usize) {
+            match run_seed(seed, Broken::Nothing) {
+                Ok(stats) => all.add(stats),
+                Err(what) => panic!("{what}\nagain: ./x test sim --seed {seed}"),
+            }
         }
-    }
+        all
+    };
+    let mut all = Stats::default();
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = (0..THREADS)
+            .map(|first| scope.spawn(move || share(first)))
+            .collect();
+        for share in shares {
+            all.add(share.join().expect("a seed failed"));
+        }
+    });
     println!("{all:?}");
     // Both ends happen often: else the faults come at the wrong moments.
     assert!(all.moved > SEEDS / 2 && all.kept > SEEDS / 2, "{all:?}");
@@ -66,6 +80,14 @@ fn a_hypervisor_that_misses_writes_is_found_out() {
     );
 }
 
+#[test]
+fn a_hypervisor_that_shows_what_has_not_come_is_found_out() {
+    found_out(
+        Broken::AbsentPages,
+        &["is not what it wrote", "it did not write"],
+    );
+}
+
 /// Cuts the power of a host at every write to its journal during a move; several times, because what a
 /// disk loses is chance. How many writes there were.
 fn cut_everywhere(host: usize, later: bool, broken: Broken) -> Result<u64, String> {
@@ -83,6 +105,19 @@ fn cut_everywhere(host: usize, later: bool, broken: Broken) -> Result<u64, Strin
         most = most.max(writes);
     }
     Ok(most)
+}
+
+#[test]
+fn a_disk_that_does_not_flush_is_found_out() {
+    let complaint = cut_everywhere(1, true, Broken::Disk).unwrap_err();
+    let what = complaint.lines().next().unwrap_or_default();
+    let wanted = [
+        "runs twice",
+        "is not what it wrote",
+        "the clock of",
+        "it did not write",
+    ];
+    assert!(wanted.iter().any(|wanted| what.contains(wanted)), "{what}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! How a world begins: hosts that know each other, and guests on them.
 
 use super::World;
+use crate::check::OFFLINE;
 use crate::guest::fill;
 use crate::host::name;
 use godwit_toolstack::host::Hypervisor;
@@ -32,6 +33,11 @@ impl World {
                 tools.load_hosts().await;
             });
         }
+        let offline = self.hosts[0].files.files.borrow_mut().insert(
+            OFFLINE.into(),
+            "name=\"off\"\nkernel=\"module:k\"\nmemory=2\ndisk=[\"nbd://10.0.0.9/off,raw,vda,rw\"]\n".into(),
+        );
+        assert!(offline.is_none(), "there was none");
         let made = Rc::new(RefCell::new(Vec::new()));
         for (nth, guest) in self.guests.iter().enumerate() {
             let host = &self.hosts[nth % 2];

@@ -1,6 +1,7 @@
 //! What operators and guests do.
 
 use super::World;
+use crate::check::{OFFLINE, OFFLINE_MOVING};
 use crate::guest::Fate;
 use crate::host::{Host, runs};
 use godwit_abi::{DomainId, ShutdownReason};
@@ -36,6 +37,32 @@ impl World {
         host.migrate(job, domain, options);
     }
 
+    /// A configuration goes from where it is, in service or not.
+    pub(super) fn offline(&self) {
+        let is_there = |path| self.hosts.iter().find(|host| host.has_file(path));
+        if let Some(host) = is_there(OFFLINE_MOVING).or_else(|| is_there(OFFLINE)) {
+            host.migrate_offline(OFFLINE);
+        }
+    }
+
+    /// What was begun and not finished is asked for again, and a guest is given up whose memory was lost with its source.
+    pub(super) fn tidy_up(&mut self) {
+        if self.hosts.iter().any(|host| host.has_file(OFFLINE_MOVING)) {
+            self.offline();
+        }
+        for guest in 0..self.guests.len() {
+            let it = &self.guests[guest];
+            let lacks =
+                |host: &Rc<Host>| host.guests(|domain| it.is(domain) && !domain.absent.is_empty());
+            let there = |host: &Rc<Host>| host.guests(|domain| it.is(domain)).contains(&true);
+            let stranded = (0..2)
+                .any(|at| lacks(&self.hosts[at]).contains(&true) && !there(&self.hosts[1 - at]));
+            if stranded && it.fate != Fate::Alive {
+                self.command("destroy", guest);
+            }
+        }
+    }
+
     pub(super) fn cancel(&self, guest: usize) {
         let name = &self.guests[guest].name;
         for tools in self.hosts.iter().filter_map(|host| host.tools()) {
@@ -52,7 +79,9 @@ impl World {
         let tools = host.tools().expect("it was found by it");
         let line = format!("xl {verb} {domain}");
         if verb == "destroy" {
-            match tools.jobs.of(domain) {
+            // Who is to do without the rest of its memory may be destroyed.
+            let job = tools.jobs.of(domain);
+            match job.filter(|job| job.stage() != Stage::Fetch) {
                 Some(_) => {}
                 None => self.guests[guest].fate = Fate::MayBeGone("the operator destroyed it"),
             }
