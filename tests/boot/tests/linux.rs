@@ -66,7 +66,7 @@ fn linux(label: &str, emulator: Emulator, cpus: u32, guests: &[u32]) -> Result<(
 
 #[test]
 fn linux_qemu() -> Result<()> {
-    linux("linux-qemu", Emulator::Qemu, 1, &[1, 4])
+    linux("linux-qemu", Emulator::Qemu, 1, &[1, 4, 8])
 }
 
 #[test]
