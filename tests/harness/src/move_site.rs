@@ -15,6 +15,7 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The guest.
@@ -232,7 +233,11 @@ impl MoveSite {
         let host = self.here();
         let timeout = MOVE_TIMEOUT * host.emulator().slowness();
         if shown {
-            host.console().mirror(Some(Box::new(std::io::stdout())));
+            // What was shown before is not wanted once more.
+            let open = Arc::new(AtomicBool::new(false));
+            let shown = Shown(Arc::clone(&open));
+            host.console().mirror(Some(Box::new(shown)));
+            open.store(true, Ordering::Relaxed);
         }
         let said = host.console().command(&line, timeout);
         host.console().mirror(None);
@@ -365,6 +370,22 @@ impl MoveSite {
             && is_about(22)
             && same_address
             && TYPES.iter().any(|one| kind == Some(&one[..]))
+    }
+}
+
+/// Standard output, once it is open.
+struct Shown(Arc<AtomicBool>);
+
+impl std::io::Write for Shown {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.load(Ordering::Relaxed) {
+            true => std::io::stdout().write(bytes),
+            false => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush()
     }
 }
 

@@ -23,7 +23,7 @@ impl NbdServer {
         std::fs::File::create(&file)?.set_len(bytes)?;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", "qemu-nbd", "--format=raw"])
-            .args(["--persistent", "--shared=4", "--bind=127.0.0.1"])
+            .args(["--persistent", "--shared=16", "--bind=127.0.0.1"])
             .args(["--export-name=disk", &format!("--port={port}")])
             .arg(&file)
             .stdin(Stdio::null())
