@@ -33,26 +33,38 @@ impl<S: Site> Toolstack<S> {
             told.push(format!("domain {domain} is left as it is: {error}"));
         }
         for domain in recovered.found {
-            self.recover_name(domain)?;
-            if let Err(status) = self.forget_writes(domain).await {
-                told.push(format!(
-                    "domain {domain}: its writes are still noted: {status}"
-                ));
-            }
-            match self.move_of(domain)? {
-                // Its devices may be served elsewhere: `settle_move` will know.
-                Some(kept) if kept.is_committing => continue,
-                Some(kept) => told.push(self.move_ended(domain, &kept)),
-                None => {}
-            }
-            self.press_on(domain);
-            self.serve_again(domain, &mut told).await;
-            self.start_arrived(domain)?;
-            if let Some(line) = self.go_on_fetching(domain)? {
-                told.push(line);
+            // What one domain lacks is no reason to leave the others without their devices.
+            if let Err(error) = self.find_again(domain, &mut told).await {
+                told.push(format!("domain {domain} is not served whole: {error}"));
             }
         }
         Ok(told)
+    }
+
+    async fn find_again(
+        &self,
+        domain: DomainId,
+        told: &mut Vec<String>,
+    ) -> Result<(), OperateError> {
+        self.recover_name(domain)?;
+        if let Err(status) = self.forget_writes(domain).await {
+            told.push(format!(
+                "domain {domain}: its writes are still noted: {status}"
+            ));
+        }
+        match self.move_of(domain)? {
+            // Its devices may be served elsewhere: `settle_move` will know.
+            Some(kept) if kept.is_committing => return Ok(()),
+            Some(kept) => told.push(self.move_ended(domain, &kept)),
+            None => {}
+        }
+        self.press_on(domain);
+        self.serve_again(domain, told).await;
+        self.start_arrived(domain)?;
+        if let Some(line) = self.go_on_fetching(domain)? {
+            told.push(line);
+        }
+        Ok(())
     }
 
     /// Ends what the dom0 before may have begun: the tracking of a domain's writes.

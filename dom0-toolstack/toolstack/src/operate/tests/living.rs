@@ -214,3 +214,36 @@ fn a_restarted_dom0_serves_its_domains_again() {
     let end = after.registry.entry(only(&after)).unwrap().config.end;
     assert_eq!(end.on_reboot, EndAction::Restart);
 }
+
+#[test]
+fn what_one_domain_lacks_leaves_the_others_served() {
+    let mut not_whole = 0;
+    for nth in 0.. {
+        let before = toolstack();
+        make(&before, &SETTINGS).unwrap();
+        make(&before, &["name=m", "memory=5", "kernel=module:k"]).unwrap();
+        let after = Toolstack::new(
+            FakeSite {
+                hypervisor: before.site.hypervisor,
+                ..FakeSite::default()
+            },
+            before.modules,
+        );
+        let calls = host(&after).state.borrow().calls;
+        host(&after).fail_call(nth, Status::NoMemory);
+        let told = block_on(after.recover());
+        if host(&after).state.borrow().calls <= calls + nth {
+            assert!(not_whole > 0);
+            break;
+        }
+        // Which domains there are was not to be known: nothing was touched, and dom0 says so.
+        let Ok(told) = told else {
+            assert!(after.site.devices.reattached.borrow().is_empty());
+            continue;
+        };
+        let lacking = told.iter().any(|line| line.contains("not served whole"));
+        not_whole += usize::from(lacking);
+        let found = told.iter().filter(|line| line.contains("found again"));
+        assert!(found.count() >= 1, "call {nth}: {told:?}");
+    }
+}
