@@ -21,6 +21,7 @@ use crate::loader::memory_of;
 use crate::operate::migrate::leave::runs_of;
 use crate::operate::migrate::rounds::still_there;
 use crate::operate::{OperateError, Toolstack};
+use crate::registry::Entry as RegistryEntry;
 use crate::site::{DeviceHost, Site, yield_now};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -164,9 +165,25 @@ impl<S: Site> Toolstack<S> {
         };
         match self.fetches.by(attempt) {
             Some(domain) => self.fetch_by(domain, talk).await,
-            // It has all, or is no more.
-            None => complete(talk, None).await,
+            None => self.complete_of(attempt, talk).await,
         }
+    }
+
+    /// Nobody fetches for a domain: it has all, or is no more, or was taken in just now and is not ready yet.
+    async fn complete_of<L: Link>(
+        &self,
+        attempt: Attempt,
+        talk: Talk<'_, S, L>,
+    ) -> Result<(), OperateError> {
+        let all = self.registry.all().into_iter();
+        let of = |entry: &RegistryEntry| entry.arrival.is_some_and(|it| it.attempt == attempt.0);
+        for (domain, _) in all.filter(|(_, entry)| of(entry)) {
+            // To say that it has all would let its source free what it lacks.
+            if !self.missing_of(domain)?.is_empty() {
+                return Err(talk.trouble("it lacks memory and is not ready to fetch it: ask again"));
+            }
+        }
+        complete(talk, None).await
     }
 
     /// Fetches what is missing of a domain over a connection, as far as that goes.
@@ -176,7 +193,9 @@ impl<S: Site> Toolstack<S> {
         mut talk: Talk<'_, S, L>,
     ) -> Result<(), OperateError> {
         let Some(fetching) = self.fetches.of(domain) else {
-            return complete(talk, None).await;
+            let arrival = self.registry.entry(domain).and_then(|it| it.arrival);
+            let attempt = Attempt(arrival.map_or(0, |it| it.attempt));
+            return self.complete_of(attempt, talk).await;
         };
         fetching.turn.set(fetching.turn.get() + 1);
         match self.fetch_all(domain, &fetching, &mut talk).await {
