@@ -305,6 +305,25 @@ impl<F: Format> DomainMemory<F> {
         self.copy_out(gpa, out, Purpose::Read)
     }
 
+    /// An aligned word at guest-physical `gpa`, a page table's entry mostly: a walk reads four or five of them for one exit.
+    /// `None`: `read` has to say why.
+    pub(super) fn read_word(&self, gpa: u64) -> Option<u64> {
+        if gpa & 7 != 0 {
+            return None;
+        }
+        let guard = self.inner.lock();
+        let found = guard
+            .as_ref()?
+            .tables
+            .translate(&Tables, GuestPhysical(gpa), Wanted::Read)
+            .ok()
+            .filter(|found| found.memory_type == MemoryType::WriteBack)?;
+        let word = direct_map(found.address.0).cast::<u64>();
+        // SAFETY: `word` is aligned and in a page of the domain's own RAM, which the lock keeps its own, in the direct map; the
+        // guest may write to it meanwhile, so it is read once and as volatile.
+        Some(unsafe { word.read_volatile() })
+    }
+
     fn copy_out(&self, gpa: u64, out: &mut [u8], purpose: Purpose) -> bool {
         self.each_piece(gpa, out.len(), purpose, |pointer, at, count| {
             // SAFETY: `pointer` is `count` bytes of the domain's own RAM in the direct map; the

@@ -63,6 +63,14 @@ impl<B: Hosted> GuestMemory for Surroundings<'_, B> {
     fn write(&self, gpa: u64, bytes: &[u8]) -> bool {
         self.domain.memory.write(gpa, bytes) || self.note_missed(gpa, bytes.len())
     }
+
+    fn read_u64(&self, gpa: u64) -> Option<u64> {
+        self.domain.memory.read_word(gpa).or_else(|| {
+            let mut bytes = [0; 8];
+            self.read(gpa, &mut bytes)
+                .then(|| u64::from_le_bytes(bytes))
+        })
+    }
 }
 
 impl<B: Hosted> World for Surroundings<'_, B> {
