@@ -137,8 +137,8 @@ hypercalls! {
     49 Control DeviceRequestComplete = device_request_complete(domain: DomainId, vcpu: VcpuIndex, value: u64) -> ();
     /// Takes up to `capacity` doorbells that were rung as [`crate::Doorbell`]s. Returns how many.
     50 Control DoorbellsTake = doorbells_take(address: u64, capacity: u64) -> u64;
-    /// Interrupts a guest for a device: its MSI-X vector `vector`, or its INTx pin while MSI-X is
-    /// off or when `vector` is 65535.
+    /// Interrupts a guest for a device: its MSI-X or MSI vector `vector`, or its INTx pin while both
+    /// are off. 65535 stands for the pin, and for MSI's first message while that replaces it.
     51 Control DeviceInterrupt = device_interrupt(domain: DomainId, device: u32, vector: u16) -> ();
     /// Lowers a device's INTx pin.
     52 Control DeviceInterruptClear = device_interrupt_clear(domain: DomainId, device: u32) -> ();

@@ -72,11 +72,11 @@ layout! {
         pub doorbell_stride: u32,
         /// Bytes of `capabilities` in use.
         pub capability_bytes: u32,
-        /// 0.
-        pub reserved: u32,
+        /// Messages of plain MSI, a power of two up to 32, 0 for none.
+        pub msi_messages: u32,
         /// BARs.
         pub bars: [DeviceBar; 6],
-        /// Capabilities but MSI-X, one behind the other: id (u8), length of the body (u8), body
+        /// Capabilities but MSI and MSI-X, one behind the other: id (u8), length of the body (u8), body
         /// (what follows the link byte in configuration space).
         pub capabilities: [u8; CAPABILITY_BYTES],
         /// 0.

@@ -422,6 +422,10 @@ record! {
         /// Vectors that are pending, a bit each.
         msix_pending: u64 = 0;
     }
+    version 2 {
+        /// Messages of plain MSI, whose registers are in configuration space; 0: it has no such capability.
+        msi_messages: u8 = 0, before 0;
+    }
 }
 
 record! {

@@ -13,15 +13,12 @@ use godwit_abi::{
     Answered, DeviceDefinition, DeviceRequest, DomainId, Doorbell, EventSource, Refusal,
     SERVED_PORTS_MAX, SERVED_REQUEST, Served, Status, VcpuIndex,
 };
-use godwit_vmm::devices::pci::{FunctionDefinition, SLOTS};
+use godwit_vmm::devices::pci::{FunctionDefinition, SLOTS, Signal};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::caller::Caller;
 use super::domain::{Domain, VcpuSlot};
 use super::{Host, Hosted};
-
-/// `device_interrupt`: the INTx pin, whatever the guest has switched on.
-const VECTOR_INTX: u16 = u16::MAX;
 
 /// What a domain's guest wants of its devices in dom0.
 pub(super) struct Wants {
@@ -210,20 +207,18 @@ impl<B: Hosted> Host<B> {
         vector: u16,
     ) -> Result<(), Status> {
         let slot = u8::try_from(device).map_err(|_| Status::NotFound)?;
-        let message = {
-            let pci = &mut domain.platform.lock().pci;
-            pci.function(slot).ok_or(Status::NotFound)?;
-            // A message concerns no line and no timer, so nobody need look at the platform for it.
-            (vector != VECTOR_INTX && pci.uses_msix(slot)).then(|| pci.signal(slot, vector))
-        };
-        match message {
-            Some(None) => {}
-            Some(Some(message)) => {
+        // A message concerns no line and no timer, so nobody need look at the platform for it.
+        let signal = domain.platform.lock().pci.signal(slot, vector);
+        match signal.ok_or(Status::NotFound)? {
+            Signal::Nothing => {}
+            Signal::Message(message) => {
                 if let Some(ipi) = message.as_ipi() {
                     self.send(domain, ipi, message.trigger, None);
                 }
             }
-            None => self.touch_platform(domain, |platform, _| platform.set_intx(slot, true)),
+            Signal::Pin => {
+                self.touch_platform(domain, |platform, _| platform.set_intx(slot, true));
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 
 pub mod guest;
 pub mod linux;
+pub mod multiboot;
 pub mod served;
 
 use anyhow::{Result, ensure};

@@ -68,6 +68,16 @@ pub struct Served {
 
 /// Boots a host whose `guests/lin.cfg` has `words` more on its kernel's command line.
 pub fn boot(label: &str, emulator: Emulator, words: &str) -> Result<Served> {
+    boot_with(label, emulator, words, |store| store)
+}
+
+/// The same with a store changed by `change`.
+pub fn boot_with(
+    label: &str,
+    emulator: Emulator,
+    words: &str,
+    change: impl FnOnce(StoreImage) -> StoreImage,
+) -> Result<Served> {
     let kernel = GuestKernel::fetch(Flavour::Cloud)?;
     let ramdisk = Ramdisk::new(&kernel)?.write(label)?;
     let bochs = emulator == Emulator::Bochs;
@@ -118,7 +128,7 @@ pub fn boot(label: &str, emulator: Emulator, words: &str) -> Result<Served> {
             guest_tcp: FORWARDED_PORT,
         }
     };
-    let store = store.write()?;
+    let store = change(store).write()?;
     let interface = if bochs {
         DiskInterface::Ide
     } else {

@@ -1,11 +1,20 @@
-//! Disks of a Linux guest: what it writes and flushes is on the volume, and on the NBD server.
+//! Disks of a Linux guest: what it writes and flushes is on the volume, and on the NBD server; volumes are made of an export and
+//! written over one. The host also has a guest that starts with it: Multiboot, with a module, from its store.
 
 use anyhow::{Result, ensure};
-use godwit_boot_tests::ensure_all;
-use godwit_boot_tests::served::{CREATE, DATA, boot, check_blocks};
-use godwit_harness::{Emulator, root};
+use godwit_boot_tests::guest::{clear, console_until};
+use godwit_boot_tests::served::{CREATE, DATA, Served, boot, boot_with, check_blocks};
+use godwit_boot_tests::{ensure_all, multiboot};
+use godwit_harness::{Emulator, StoreImage, VolumeContents, root};
 
 const NBD_BYTES: u64 = 4 << 20;
+/// A volume for an export to be written over with, and its bytes.
+const GOLDEN: &str = "golden";
+const GOLDEN_BYTES: usize = 1 << 20;
+/// Starts with the host.
+const AUTO: &str = "auto";
+const AUTO_WORDS: &str = "one two three";
+const AUTO_MODULE: &str = "the module of the guest that starts with its host";
 
 fn volume(label: &str, emulator: Emulator, blocks: u64) -> Result<()> {
     let words = format!("godwit.run=guest,disk,path=/dev/vda,blocks={blocks},seed=7");
@@ -35,21 +44,78 @@ fn guest_disk_volume_qemu() -> Result<()> {
 fn guest_disk_nbd_qemu() -> Result<()> {
     let label = "guest-disk-nbd-qemu";
     let file = root()?.join(format!("out/guest/{label}.nbd"));
-    let mut site = boot(label, Emulator::Qemu, "")?;
+    let golden: Vec<u8> = (0..GOLDEN_BYTES).map(|at| (at / 251) as u8).collect();
+    let golden_file = root()?.join(format!("out/guest/{label}.golden"));
+    std::fs::create_dir_all(root()?.join("out/guest"))?;
+    std::fs::write(&golden_file, &golden)?;
+    let change = |store: StoreImage| {
+        starting_with_the_host(store)
+            .volume(GOLDEN, VolumeContents::File(golden_file))
+            .free_mib(8)
+    };
+    let mut site = boot_with(label, Emulator::Qemu, "", change)?;
+    started_with_the_host(&mut site)?;
     let server = site.nbd_server(file, NBD_BYTES)?;
     let target = server.target();
     site.create(&format!("'disk=[\"{target},raw,xvda,rw\"]'"))?;
     ensure_all(&site.host.command("xl block-list lin")?, &[&target])?;
     site.shell_succeeds("guest disk path=/dev/vda blocks=256 seed=8")?;
-    check_blocks(&server.into_contents()?, 256, 8)?;
-    // The server is gone: the next guest is refused as a whole.
+    let import = format!("xl volume-import main/copy {target}");
+    site.says(&import, "is in use by domain 'lin'")?;
     let guest = site.guest();
     guest.clear(&mut site.host)?;
+    site.says_in_time(&import, &format!("{} KiB copied", NBD_BYTES >> 10))?;
+    site.says("xl volume-list main", "main/copy ")?;
+    let export = format!("xl volume-export main/{GOLDEN} {target}");
+    site.says_in_time(&export, &format!("{} KiB copied", GOLDEN_BYTES >> 10))?;
+    let contents = server.into_contents()?;
+    ensure!(contents[..GOLDEN_BYTES] == golden, "not as exported");
+    ensure!(contents.len() as u64 == NBD_BYTES, "it has another length");
+    // The server is gone: the next guest is refused as a whole.
     let line = format!("{CREATE} 'disk=[\"{target},raw,xvda,rw\"]'");
     let said = site.host.command(&line)?;
     ensure!(
         said.contains("nbd://") && !said.contains("created"),
         "{said}"
     );
-    site.is_gone()
+    site.is_gone()?;
+    site.says(&format!("xl volume-import main/more {target}"), "nbd://")?;
+    let list = site.says("xl volume-list main", "main/copy ")?;
+    ensure!(
+        !list.contains("main/more"),
+        "half a volume is left:\n{list}"
+    );
+    let store = site.into_store();
+    check_blocks(&store.read_volume("copy")?, 256, 8)?;
+    store.check()
+}
+
+fn starting_with_the_host(store: StoreImage) -> StoreImage {
+    let config = format!(
+        "name = '{AUTO}'\nkernel = 'kernels/multiboot'\nramdisk = 'kernels/module'\nmemory = 8\n\
+         extra = '{AUTO_WORDS}'\nautostart = 1\n"
+    );
+    let off = config
+        .replace(AUTO, "off")
+        .replace("offstart = 1", "autostart = 0");
+    store
+        .file("auto.cfg", config.as_bytes())
+        .file("off.cfg", off.as_bytes())
+        .file("kernels/multiboot", &multiboot::image())
+        .file("kernels/module", AUTO_MODULE.as_bytes())
+}
+
+/// The domain of `auto.cfg` is there without a command, and found its command line and its module.
+fn started_with_the_host(site: &mut Served) -> Result<()> {
+    let said = console_until(&mut site.host, AUTO, AUTO_MODULE)?;
+    ensure!(
+        said.contains(&format!("{AUTO_WORDS}\n{AUTO_MODULE}\n")),
+        "{said}"
+    );
+    let list = site.host.command("xl list")?;
+    ensure!(
+        !list.contains("\noff "),
+        "it did not ask to be started:\n{list}"
+    );
+    clear(&mut site.host, AUTO)
 }

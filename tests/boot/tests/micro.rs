@@ -26,6 +26,7 @@ const JUDGES: &[&str] = &[
     "port",
     "string-port",
     "device",
+    "msi",
     "fault",
     "exceptions",
     "paging",

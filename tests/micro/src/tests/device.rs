@@ -7,7 +7,7 @@ use crate::start_info::StartInfo;
 use crate::{check, say, skip};
 
 /// The memory balloon, which every guest has unless its configuration says otherwise: red-hat, 0x1040 + 5.
-const BALLOON: u32 = 0x1045_1af4;
+pub(crate) const BALLOON: u32 = 0x1045_1af4;
 const ADDRESS: u16 = 0xcf8;
 const DATA: u16 = 0xcfc;
 const SLOTS: u32 = 32;
@@ -31,7 +31,7 @@ fn config_address(slot: u32, register: u32) -> u32 {
     1 << 31 | slot << 11 | register
 }
 
-fn config(slot: u32, register: u32) -> u32 {
+pub(crate) fn config(slot: u32, register: u32) -> u32 {
     out32(ADDRESS, config_address(slot, register));
     in32(DATA)
 }

@@ -16,6 +16,7 @@ mod hostile;
 mod hypercall;
 mod load;
 mod memory;
+mod msi;
 mod msr;
 mod paging;
 mod port;
@@ -43,6 +44,10 @@ pub(crate) static TESTS: &[Test] = &[
     Test {
         name: "msr",
         run: msr::run,
+    },
+    Test {
+        name: "msi",
+        run: msi::run,
     },
     Test {
         name: "port",

@@ -90,7 +90,8 @@ pub fn definition(device: &dyn Device) -> DeviceDefinition {
         doorbell_offset: DOORBELLS as u32,
         doorbell_stride: DOORBELL_STRIDE as u32,
         capability_bytes: capabilities.length as u32,
-        reserved: 0,
+        // For drivers that use it as MSI-X, with the same vectors.
+        msi_messages: (queues as u32 + 1).next_power_of_two(),
         bars: [
             bar(DEVICE_BAR_MEMORY64, MEMORY_BAR_BYTES),
             none,

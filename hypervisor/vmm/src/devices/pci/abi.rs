@@ -10,7 +10,7 @@ use godwit_abi::{
 impl FunctionDefinition {
     /// What dom0 describes; [`super::Pci::insert`] checks the rest.
     pub fn from_abi(device: &DeviceDefinition) -> Result<FunctionDefinition, BadFunction> {
-        if device.reserved != 0 || device.reserved_end != 0 {
+        if device.reserved_end != 0 {
             return Err(BadFunction::Header);
         }
         let mut bars = [Bar::None; BAR_COUNT];
@@ -34,6 +34,7 @@ impl FunctionDefinition {
             interrupt_pin: device.interrupt_pin,
             capabilities: capabilities(&device.capabilities, device.capability_bytes)?,
             msix: (device.msix_vectors != 0).then_some((device.msix_bar, device.msix_vectors)),
+            msi_messages: u8::try_from(device.msi_messages).map_err(|_| BadFunction::Msi)?,
             doorbells,
         })
     }

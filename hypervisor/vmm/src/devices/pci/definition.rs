@@ -1,5 +1,6 @@
 //! What a PCI function is, before a guest has touched it.
 
+use super::msi::{MSI_CAPABILITY_BYTES, MSI_MESSAGES_MAX};
 use super::msix::MSIX_VECTORS_MAX;
 use alloc::vec::Vec;
 use godwit_abi::DOORBELLS_MAX;
@@ -69,10 +70,12 @@ pub struct FunctionDefinition {
     pub bars: [Bar; BAR_COUNT],
     /// Interrupt pin: 0 none, 1 INTA to 4 INTD.
     pub interrupt_pin: u8,
-    /// Capabilities but MSI-X, all read-only.
+    /// Capabilities but MSI and MSI-X, all read-only.
     pub capabilities: Vec<Capability>,
     /// MSI-X: the BAR that holds its tables ([`Bar::Memory32`] of 4096 bytes) and the number of vectors.
     pub msix: Option<(u8, u16)>,
+    /// Messages of plain MSI, a power of two; 0: no such capability.
+    pub msi_messages: u8,
     /// Doorbells, if it has any.
     pub doorbells: Option<Doorbells>,
 }
@@ -129,6 +132,8 @@ pub enum BadFunction {
     Capabilities,
     /// The MSI-X BAR is not memory of 4096 bytes, or the number of vectors is not in 1..=[`MSIX_VECTORS_MAX`].
     Msix,
+    /// The number of MSI messages is no power of two in 1..=[`MSI_MESSAGES_MAX`].
+    Msi,
     /// No such interrupt pin, or a class wider than 24 bits.
     Header,
     /// Doorbells that their BAR has no room for, or more than 64.
@@ -142,6 +147,7 @@ impl core::fmt::Display for BadFunction {
             BadFunction::Bar => "PCI base address register: size is not a power of two in range",
             BadFunction::Capabilities => "PCI capabilities do not fit into configuration space",
             BadFunction::Msix => "MSI-X: table is not 4096 bytes of memory, or too many vectors",
+            BadFunction::Msi => "MSI: messages are not a power of two up to 32",
             BadFunction::Doorbells => "PCI doorbells: beyond their BAR, or too many",
             BadFunction::Header => "PCI header: no such interrupt pin or class",
         })
@@ -178,14 +184,20 @@ impl FunctionDefinition {
                 return Err(BadFunction::Msix);
             }
         }
+        let messages = self.msi_messages;
+        if messages != 0 && !(messages.is_power_of_two() && messages <= MSI_MESSAGES_MAX) {
+            return Err(BadFunction::Msi);
+        }
         if self.doorbells.is_some_and(|bells| !bells.fits(&self.bars)) {
             return Err(BadFunction::Doorbells);
         }
         let msix = self.msix.map(|_| MSIX_CAPABILITY_BYTES);
+        let msi = (messages != 0).then_some(MSI_CAPABILITY_BYTES);
         let bodies = self.capabilities.iter().map(|each| each.body.len());
         // Each begins at a multiple of 4.
         let total: usize = bodies
             .chain(msix)
+            .chain(msi)
             .map(|body| (body + 2).next_multiple_of(4))
             .sum();
         if HEADER_BYTES + total > CONFIG_BYTES {

@@ -3,7 +3,10 @@
 //! Configuration space is bytes and, for each, the bits a guest can write; so a BAR answers the sizing protocol by itself: its low
 //! bits cannot be written. Invariant: bits that cannot be written are as the definition makes them.
 
-use super::definition::{BadFunction, Bar, CONFIG_BYTES, FunctionDefinition, HEADER_BYTES};
+use super::definition::{
+    BadFunction, Bar, CONFIG_BYTES, FunctionDefinition, HEADER_BYTES, MSIX_CAPABILITY_BYTES,
+};
+use super::msi;
 use super::msix::{Msix, MsixState, PENDING_OFFSET};
 use crate::devices::BadState;
 use crate::devices::message::Message;
@@ -51,7 +54,23 @@ pub struct Function {
     writable: [u8; CONFIG_BYTES],
     /// MSI-X table and where its capability begins.
     msix: Option<(Msix, usize)>,
+    /// Where the MSI capability begins.
+    msi_at: Option<usize>,
     intx: bool,
+}
+
+/// The vector that stands for the pin in `device_interrupt`.
+pub const VECTOR_INTX: u16 = u16::MAX;
+
+/// What a device's request for an interrupt comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// A message, to be sent now.
+    Message(Message),
+    /// Nothing: masked and so pending, or the guest wrote no interrupt message there.
+    Nothing,
+    /// The guest uses the interrupt pin: see [`super::super::ports::Platform::set_intx`].
+    Pin,
 }
 
 /// Saved state of [`Function`].
@@ -75,6 +94,7 @@ impl Function {
             config: [0; CONFIG_BYTES],
             writable: [0; CONFIG_BYTES],
             msix: None,
+            msi_at: None,
             intx: false,
             definition,
         };
@@ -131,6 +151,19 @@ impl Function {
             );
             self.writable[at + 3] = MSIX_ENABLE | MSIX_MASK;
             (Msix::new(vectors), at)
+        });
+        if self.msix.is_some() {
+            at += MSIX_CAPABILITY_BYTES + 2;
+        }
+        // Last: functions that were saved before there was MSI have the same without it.
+        self.msi_at = (definition.msi_messages != 0).then(|| {
+            self.link(&mut link, at, msi::CAPABILITY_MSI);
+            let bytes = msi::lay_out(definition.msi_messages);
+            for (byte, (value, writable)) in (at + 2..).zip(bytes) {
+                self.config[byte] = value;
+                self.writable[byte] = writable;
+            }
+            at
         });
     }
 
@@ -243,7 +276,7 @@ impl Function {
         (holder == bar).then_some(msix)
     }
 
-    pub(super) fn msix_enabled(&self) -> bool {
+    fn msix_enabled(&self) -> bool {
         self.msix.as_ref().is_some_and(|(msix, _)| msix.enabled())
     }
 
@@ -257,8 +290,30 @@ impl Function {
         self.msix.as_mut()?.0.next_message()
     }
 
-    pub(super) fn signal(&mut self, vector: u16) -> Option<Message> {
-        self.msix.as_mut()?.0.signal(vector)
+    fn msi_enabled(&self) -> Option<usize> {
+        self.msi_at.filter(|&at| msi::enabled(&self.config, at))
+    }
+
+    /// The device raises a vector, or its pin. Both MSI and MSI-X enabled is undefined (6.8.1); MSI-X counts then. MSI replaces the pin,
+    /// too: message 0 stands for it, and its level shows once the guest disables MSI.
+    pub(super) fn signal(&mut self, vector: u16) -> Signal {
+        let pin = vector == VECTOR_INTX;
+        if let Some((msix, _)) = &mut self.msix
+            && msix.enabled()
+        {
+            return match pin {
+                true => Signal::Pin,
+                false => msix.signal(vector).map_or(Signal::Nothing, Signal::Message),
+            };
+        }
+        let Some(at) = self.msi_enabled() else {
+            return Signal::Pin;
+        };
+        if pin {
+            self.set_intx(true);
+        }
+        let vector = if pin { 0 } else { vector };
+        msi::message(&self.config, at, vector).map_or(Signal::Nothing, Signal::Message)
     }
 
     pub(super) fn set_intx(&mut self, asserted: bool) {
@@ -267,7 +322,8 @@ impl Function {
 
     /// The pin it drives, 0 for INTA, if it does.
     pub(super) fn intx(&self) -> Option<u8> {
-        let drives = self.intx && self.word(COMMAND) & COMMAND_NO_INTX == 0 && !self.msix_enabled();
+        let replaced = self.msix_enabled() || self.msi_enabled().is_some();
+        let drives = self.intx && self.word(COMMAND) & COMMAND_NO_INTX == 0 && !replaced;
         drives.then(|| self.definition.interrupt_pin - 1)
     }
 
@@ -277,6 +333,7 @@ impl Function {
             config,
             writable: _,
             msix,
+            msi_at: _,
             intx,
         } = self;
         FunctionState {

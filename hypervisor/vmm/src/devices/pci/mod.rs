@@ -1,4 +1,4 @@
-//! PCI bus 0: configuration mechanism 1 (ports 0xCF8, 0xCFC), memory-mapped configuration, address decoding, MSI-X and INTx.
+//! PCI bus 0: configuration mechanism 1 (ports 0xCF8, 0xCFC), memory-mapped configuration, address decoding, MSI, MSI-X and INTx.
 //!
 //! 32 slots of one function each. Slot 0 holds the host bridge; the others hold what the domain is given, whose registers are served
 //! elsewhere: [`Pci::decode_memory`] and [`Pci::decode_io`] say who claims an address. Configuration space and the MSI-X tables
@@ -10,12 +10,14 @@
 mod abi;
 mod definition;
 mod function;
+mod msi;
 mod msix;
 #[cfg(test)]
 mod tests;
 
 pub use definition::{BAR_COUNT, BadFunction, Bar, Capability, Doorbells, FunctionDefinition};
-pub use function::{Function, FunctionState};
+pub use function::{Function, FunctionState, Signal, VECTOR_INTX};
+pub use msi::MSI_MESSAGES_MAX;
 pub use msix::{MSIX_VECTORS_MAX, MsixEntry, MsixState};
 
 use super::BadState;
@@ -56,6 +58,7 @@ const BRIDGE: FunctionDefinition = FunctionDefinition {
     interrupt_pin: 0,
     capabilities: Vec::new(),
     msix: None,
+    msi_messages: 0,
     doorbells: None,
 };
 
@@ -324,16 +327,11 @@ impl Pci {
         Some(())
     }
 
-    /// A device raises MSI-X vector `vector` of its function: the message to send now, or `None` because MSI-X is off, there is no such
-    /// vector, or it is masked and so pending.
-    pub fn signal(&mut self, slot: u8, vector: u16) -> Option<Message> {
+    /// A device raises vector `vector` of its function, or its pin ([`VECTOR_INTX`]), in whatever way the guest has enabled. `None`: there
+    /// is no function in this slot.
+    pub fn signal(&mut self, slot: u8, vector: u16) -> Option<Signal> {
         let function = self.functions.get_mut(usize::from(slot))?.as_deref_mut()?;
-        function.signal(vector)
-    }
-
-    /// Has the guest enabled MSI-X on the function in this slot? Otherwise its device uses INTx.
-    pub fn uses_msix(&self, slot: u8) -> bool {
-        self.function(slot).is_some_and(Function::msix_enabled)
+        Some(function.signal(vector))
     }
 
     /// Takes a message that was pending and has been unmasked.

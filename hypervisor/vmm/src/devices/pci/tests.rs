@@ -2,6 +2,8 @@
 
 extern crate std;
 
+mod msi;
+
 use super::*;
 use crate::devices::lapic::Destination;
 use proptest::prelude::*;
@@ -42,6 +44,7 @@ fn definition() -> FunctionDefinition {
             },
         ],
         msix: Some((1, 3)),
+        msi_messages: 4,
         doorbells: None,
     }
 }
@@ -140,9 +143,9 @@ fn capabilities_are_chained() {
         found.push((at, pci.read_config(AT | at, Width::Byte)));
         at = pci.read_config(AT | (at + 1), Width::Byte).into();
     }
-    assert_eq!(found, [(0x40, 9), (0x50, 9), (0x58, 0x11)]);
+    assert_eq!(found, [(0x40, 9), (0x50, 9), (0x58, 0x11), (0x64, 5)]);
     assert_eq!(pci.read_config(AT | 0x52, Width::Byte), 5);
-    assert_eq!(read(&pci, 0x58), 0x0002_0011);
+    assert_eq!(read(&pci, 0x58), 0x0002_6411);
     assert_eq!((read(&pci, 0x5C), read(&pci, 0x60)), (1, 0x801));
 }
 
@@ -154,28 +157,37 @@ fn table(bar_offset: u64) -> Target {
     }
 }
 
+fn sent(pci: &mut Pci, vector: u16) -> Message {
+    match pci.signal(SLOT, vector) {
+        Some(Signal::Message(message)) => message,
+        other => panic!("vector {vector}: {other:?}"),
+    }
+}
+
 #[test]
 fn msix_sends_or_pends() {
     let mut pci = bus();
-    assert_eq!(pci.signal(SLOT, 1), None, "not enabled");
+    assert_eq!(pci.signal(SLOT, 1), Some(Signal::Pin), "not enabled");
+    assert_eq!(pci.signal(9, 1), None, "no such function");
     write(&mut pci, 0x58, 0x8000_0000);
-    assert!(pci.uses_msix(SLOT));
     for (offset, value) in [(0, 0xFEE0_1000), (4, 0), (8, 0x51), (12, 0)] {
         assert_eq!(
             pci.write_msix(table(16 + offset), Width::Dword, value),
             Some(())
         );
     }
-    let message = pci.signal(SLOT, 1).unwrap();
+    let message = sent(&mut pci, 1);
     assert_eq!(
         (message.vector, message.destination),
         (0x51, Destination::Physical(1))
     );
     // Masked as a whole.
     write(&mut pci, 0x58, 0xC000_0000);
-    assert_eq!(pci.signal(SLOT, 1), None);
-    assert_eq!(pci.signal(SLOT, 2), None);
-    assert_eq!(pci.signal(SLOT, 3), None, "no such vector");
+    for vector in [1, 2] {
+        assert_eq!(pci.signal(SLOT, vector), Some(Signal::Nothing));
+    }
+    let beyond = pci.signal(SLOT, 3);
+    assert_eq!(beyond, Some(Signal::Nothing), "no such vector");
     assert_eq!(pci.read_msix(table(0x800), Width::Dword), Some(0b110));
     assert_eq!(pci.next_message(), None);
     let mut moved = Pci::restore(&pci.save()).unwrap();
@@ -239,6 +251,8 @@ fn what_cannot_be_is_refused() {
     );
     refuse(|d| d.msix = Some((4, 3)), BadFunction::Msix);
     refuse(|d| d.msix = Some((1, 65)), BadFunction::Msix);
+    refuse(|d| d.msi_messages = 3, BadFunction::Msi);
+    refuse(|d| d.msi_messages = 64, BadFunction::Msi);
     refuse(|d| d.interrupt_pin = 5, BadFunction::Header);
     refuse(
         |d| d.capabilities[0].body = vec![0; 180],
@@ -287,7 +301,7 @@ proptest! {
                     pci.write_msix(table(register & !3), Width::Dword, value | 0xFEE0_0000);
                 }
                 _three => {
-                    let _message = pci.signal(SLOT, value as u16 & 3);
+                    let _signal = pci.signal(SLOT, value as u16 & 3);
                     pci.set_intx(SLOT, value & 4 != 0);
                 }
             }
@@ -395,7 +409,7 @@ fn what_dom0_describes_is_what_is_made() {
         doorbell_offset: 0x3000,
         doorbell_stride: 4,
         capability_bytes: at as u32,
-        reserved: 0,
+        msi_messages: 4,
         bars: [
             bar(DEVICE_BAR_PORTS, 32),
             bar(DEVICE_BAR_MEMORY32, 4096),

@@ -338,6 +338,7 @@ fn with_interrupt() -> FunctionDefinition {
         interrupt_pin: 1,
         capabilities: vec![],
         msix: None,
+        msi_messages: 0,
         doorbells: None,
     }
 }

@@ -95,10 +95,10 @@ pub(super) fn bus_record(address: u32) -> PciBus {
 }
 
 /// What the function is, its definition, stands with whoever serves it: a device of the same kind is there already when
-/// this is restored, and configuration space shows whether it is.
+/// this is restored, and configuration space shows whether it is. But MSI: a guest that found none has none for good.
 pub(super) fn function_record(slot: u8, state: &FunctionState) -> PciFunction {
     let FunctionState {
-        definition: _,
+        definition,
         config,
         msix,
         intx,
@@ -107,6 +107,7 @@ pub(super) fn function_record(slot: u8, state: &FunctionState) -> PciFunction {
         slot,
         config: *config,
         intx: *intx,
+        msi_messages: definition.msi_messages,
         ..PciFunction::reset()
     };
     if let Some(MsixState { entries, pending }) = msix {
@@ -139,6 +140,7 @@ pub(super) fn function_state(
         msix_data,
         msix_masked,
         msix_pending,
+        msi_messages,
     } = record;
     let vectors = usize::from(*msix_vectors);
     BadState::unless(vectors <= MSIX_VECTORS_MAX, "pci.msix_vectors")?;
@@ -155,7 +157,10 @@ pub(super) fn function_state(
         })
         .collect();
     Ok(FunctionState {
-        definition: definition.clone(),
+        definition: FunctionDefinition {
+            msi_messages: *msi_messages,
+            ..definition.clone()
+        },
         config: *config,
         msix: (vectors > 0).then_some(MsixState {
             entries,

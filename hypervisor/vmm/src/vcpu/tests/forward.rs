@@ -37,6 +37,7 @@ fn definition() -> FunctionDefinition {
         interrupt_pin: 1,
         capabilities: Vec::new(),
         msix: None,
+        msi_messages: 0,
         doorbells: Some(Doorbells {
             bar: 0,
             offset: 0x3000,

@@ -4,6 +4,7 @@
 use super::*;
 use crate::devices::TscRate;
 use crate::devices::lapic::{ApicMode, Lapic};
+use crate::devices::pci::{Bar, FunctionDefinition};
 use crate::devices::ports::{Platform, Width};
 use crate::devices::state::{BadRecords, Saved};
 use crate::exit::PortAccess;
@@ -11,7 +12,7 @@ use crate::hardware::Control;
 use crate::vcpu::{Inbox, Message, Vcpu};
 use alloc::vec::Vec;
 use godwit_abi::PLATFORM_STATE_BYTES_MAX;
-use godwit_records::{Activity, Kind, Record, VcpuState};
+use godwit_records::{Activity, Header, Kind, PciFunction, Record, VcpuState};
 use proptest::prelude::*;
 
 const HZ: u64 = 2_000_000_000;
@@ -300,4 +301,65 @@ fn a_stream_that_is_not_the_domains_is_refused() {
     optional.extend([0x77, 0x91, 1, 0, 0, 0, 0, 0]);
     assert_eq!(decode(&optional, 1), Ok(()), "it may be skipped");
     assert_eq!(godwit_records::PlatformTime::KIND, Kind::PLATFORM_TIME);
+}
+
+/// A machine with a function that has so many MSI messages.
+fn with_messages(msi_messages: u8) -> Machine {
+    let definition = FunctionDefinition {
+        vendor: 0x1af4,
+        device: 0x1042,
+        revision: 1,
+        class: 0x01_80_00,
+        subsystem_vendor: 0x1af4,
+        subsystem: 2,
+        bars: [Bar::None; 6],
+        interrupt_pin: 1,
+        capabilities: Vec::new(),
+        msix: None,
+        msi_messages,
+        doorbells: None,
+    };
+    let mut machine = machine();
+    machine.world.platform.pci.insert(3, definition).unwrap();
+    machine
+}
+
+/// The same stream with functions as version 1 had them.
+fn before_msi(mut bytes: &[u8]) -> Vec<u8> {
+    let mut old = Vec::new();
+    while let Some(header) = Header::peek(bytes) {
+        let (record, rest) = bytes.split_at(header.record_bytes() as usize);
+        if header.kind == Kind::PCI_FUNCTION {
+            let function = PciFunction::decode(record).unwrap();
+            let mut buffer = [0; PciFunction::MAX_BYTES];
+            let length = function.encode_as(1, &mut buffer).unwrap();
+            old.extend_from_slice(&buffer[..length]);
+        } else {
+            old.extend_from_slice(record);
+        }
+        bytes = rest;
+    }
+    old
+}
+
+#[test]
+fn a_function_saved_before_there_was_msi_stays_without() {
+    let (without, with) = (with_messages(0), with_messages(4));
+    let restored = |bytes: &[u8]| {
+        let saved = Saved::decode(bytes, &with.world.platform, 1).expect("a stream of this domain");
+        Platform::restore(&saved.platform, RATE).map(|platform| platform.pci)
+    };
+    let old = before_msi(&save(&without, 0).0);
+    assert_eq!(restored(&old).as_ref(), Ok(&without.world.platform.pci));
+    let new = save(&with, 0).0;
+    assert_eq!(restored(&new).as_ref(), Ok(&with.world.platform.pci));
+    // Of the newest record the number of messages is the last byte.
+    let end = new
+        .windows(2)
+        .rposition(|kind| kind == Kind::KVMCLOCK.0.to_le_bytes());
+    let mut wrong = new.clone();
+    for (messages, field) in [(0, "pci.config"), (2, "pci.config"), (3, "pci.definition")] {
+        wrong[end.unwrap() - 1] = messages;
+        assert_eq!(restored(&wrong).unwrap_err().field, field);
+    }
 }
