@@ -117,6 +117,10 @@ impl Hypervisor for Host {
         HYPERCALLS.domain_rename(domain, address, length)
     }
 
+    fn domain_exchange_identity(&self, domain: DomainId, other: DomainId) -> Result<(), Status> {
+        HYPERCALLS.domain_exchange_identity(domain, other)
+    }
+
     fn domain_destroy(&self, domain: DomainId) -> Result<(), Status> {
         HYPERCALLS.domain_destroy(domain)
     }

@@ -18,10 +18,12 @@ use embassy_sync::signal::Signal;
 use embassy_time::{Duration, Instant, Timer, with_timeout};
 use godwit_abi::DomainId;
 use godwit_migrate::link::{Link, LinkError};
+use godwit_migrate::pipe::pipe;
 use godwit_toolstack::hosts::MIGRATION_PORT;
 use godwit_toolstack::hosts::link::{HANDSHAKE_LIMIT_US, HostLink, PLAINTEXT_PREFIX};
 use godwit_toolstack::operate::migrate::{
-    ARRIVALS_MAX, Direction, GivenUp, Job, MoveOptions, OPEN_MAX, Peers, Wanted, unwatched,
+    ARRIVALS_MAX, Direction, GivenUp, Job, LOCALHOST, MoveOptions, OPEN_MAX, Peers, Wanted,
+    unwatched,
 };
 use godwit_toolstack::site::Site;
 
@@ -66,12 +68,16 @@ pub(crate) struct Hosts {
     pub(crate) network: Option<Network>,
     /// Whoever connects in clear is heard.
     pub(crate) plaintext: bool,
+    pub(crate) spawner: Spawner,
 }
 
 impl Peers for Hosts {
     type Link = HostLink<TcpStream>;
 
     async fn dial(&self, peer: &str) -> Result<Self::Link, String> {
+        if peer == LOCALHOST {
+            return self.dial_self();
+        }
         let network = self.network.ok_or("this host has no network card")?;
         let target = self.tools.target(peer)?;
         let endpoint = target.endpoint();
@@ -89,6 +95,33 @@ impl Peers for Hosts {
             Err(_) => Err(format!("{endpoint}: it does not answer the greeting")),
         }
     }
+}
+
+impl Hosts {
+    /// A connection to this host itself, served by a task of its own.
+    fn dial_self(&self) -> Result<HostLink<TcpStream>, String> {
+        let (mine, other) = pipe();
+        let tools = self.tools;
+        let serving = Box::pin(async move {
+            if let Err(error) = tools
+                .receive_local(HostLink::<TcpStream>::Local(other))
+                .await
+            {
+                log::warn!("{LOCALHOST}: {error}");
+            }
+        });
+        let task = serve_self(serving);
+        let task =
+            task.map_err(|_| format!("{LOCALHOST}: too many domains are copied at a time"))?;
+        self.spawner.spawn(task);
+        Ok(HostLink::Local(mine))
+    }
+}
+
+/// Serves one connection of this host to itself.
+#[embassy_executor::task(pool_size = LISTENERS)]
+async fn serve_self(serving: Work) {
+    serving.await;
 }
 
 /// Begins to take domains in, and to settle what an earlier dom0 has left open.
@@ -181,7 +214,7 @@ async fn listen(hosts: Hosts, network: Network, spawner: Spawner) -> ! {
         // The way back is as the way here.
         let back = match &link {
             HostLink::Plain(_) | HostLink::Unheard(_) => format!("{PLAINTEXT_PREFIX}{peer}"),
-            HostLink::Secure(_) | HostLink::Over(_) => peer.clone(),
+            HostLink::Secure(_) | HostLink::Local(_) | HostLink::Over(_) => peer.clone(),
         };
         let received = tools.receive(link, &peer).await;
         send_back(hosts, spawner, &back);

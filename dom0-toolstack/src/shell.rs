@@ -103,6 +103,7 @@ pub(crate) async fn run(boot: Boot, spawner: Spawner) {
         tools,
         network,
         plaintext: boot.options.plaintext,
+        spawner,
     };
     peers::start(hosts, spawner);
     tools.look().await;

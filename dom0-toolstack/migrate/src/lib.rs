@@ -15,6 +15,7 @@ pub mod channel;
 pub mod encode;
 pub mod handover;
 pub mod link;
+pub mod pipe;
 pub mod postcopy;
 pub mod precopy;
 pub mod stream;

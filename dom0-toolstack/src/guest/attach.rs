@@ -145,6 +145,23 @@ impl Guests {
         Ok(())
     }
 
+    /// Ends the serving of a quiesced function that its guest keeps: what it was is kept for [`From::Kept`].
+    pub(super) async fn let_go(&self, domain: DomainId, slot: u32) {
+        let served = {
+            let mut domains = self.domains.borrow_mut();
+            let entry = domains.get_mut(&domain);
+            entry.and_then(|entry| entry.functions.remove(&slot))
+        };
+        let Some(served) = served else {
+            return;
+        };
+        if let Err(status) = keep(domain, slot, &served.function) {
+            log::warn!("keep the state of device {slot} of domain {domain}: {status}");
+        }
+        served.stop.asked.signal(());
+        served.stop.ended.wait().await;
+    }
+
     /// A guest's memory, mapped now if it is not.
     fn memory_of(&self, domain: DomainId) -> Result<Rc<GuestMemory>, String> {
         if let Some(entry) = self.domains.borrow().get(&domain) {

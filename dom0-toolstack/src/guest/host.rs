@@ -24,6 +24,7 @@ use godwit_backends::virtio::entropy::Entropy;
 use godwit_backends::virtio::net::Net;
 use godwit_toolstack::config::{Attachment, Disk, DiskTarget, Forward, Protocol, Vif};
 use godwit_toolstack::host::Hypervisor;
+use godwit_toolstack::operate::migrate::domain_of;
 use godwit_toolstack::site::{Device, DeviceHost, Link};
 
 /// Largest IP packet of guests' cards.
@@ -131,7 +132,7 @@ impl Devices {
 
     async fn block(&self, domain: DomainId, disk: &Disk) -> Result<Rc<Block>, String> {
         let name = match Host.domain_info(domain) {
-            Ok(info) => text(&info.name).to_string(),
+            Ok(info) => domain_of(text(&info.name)).to_string(),
             Err(status) => return Err(status.to_string()),
         };
         let user = format!("domain {name}, {}", disk.vdev());
@@ -186,6 +187,13 @@ impl DeviceHost for Devices {
         self.plug(domain, &link.device, slot, From::Kept)
             .await
             .map(drop)
+    }
+
+    async fn let_go(&self, domain: DomainId) {
+        for slot in self.guests.slots(domain) {
+            self.guests.let_go(domain, slot).await;
+        }
+        self.guests.forget_if_unused(domain);
     }
 
     async fn detach(&self, domain: DomainId, slot: u32) -> Result<(), String> {

@@ -78,6 +78,10 @@ pub trait DeviceHost {
     /// driver programmed is in the device's blob.
     async fn reattach(&self, domain: DomainId, link: &Link) -> Result<(), String>;
 
+    /// Lets go of what the devices of a quiesced domain hold of the host, so that another domain can have its volumes,
+    /// addresses and ports. The guest keeps its PCI functions; [`DeviceHost::reattach`] of each takes it back.
+    async fn let_go(&self, domain: DomainId);
+
     /// Takes a device away from a domain that lives on.
     async fn detach(&self, domain: DomainId, slot: u32) -> Result<(), String>;
 

@@ -96,6 +96,10 @@ impl<B: Hosted> Handler for Caller<'_, B> {
         self.rename(domain, address, length)
     }
 
+    fn domain_exchange_identity(&mut self, domain: DomainId, other: DomainId) -> Answer<()> {
+        Ok(self.host.exchange_identity(domain, other)?)
+    }
+
     fn domain_destroy(&mut self, domain: DomainId) -> Answer<()> {
         Ok(self.host.destroy_domain(domain)?)
     }

@@ -62,7 +62,7 @@ fn shape(config: &DomainConfig) -> Result<Shape, Status> {
     Ok(Shape {
         policy,
         name: TicketMutex::new(name),
-        uuid: config.uuid,
+        uuid: TicketMutex::new(config.uuid),
         pages_max: config.memory_pages_max,
         vcpus: config.vcpus as u16,
         weight: config.weight,
@@ -118,7 +118,8 @@ impl<B: Hosted> Host<B> {
         }
         let mut domains = self.domains.write();
         let clash = domains.iter().any(|domain| {
-            *domain.shape.name.lock() == *shape.name.get_mut() || domain.shape.uuid == shape.uuid
+            *domain.shape.name.lock() == *shape.name.get_mut()
+                || *domain.shape.uuid.lock() == *shape.uuid.get_mut()
         });
         if clash {
             return Err(Status::Exists);
@@ -420,7 +421,7 @@ impl<B: Hosted> Host<B> {
             reason: reason as u32,
             vcpus: domain.vcpus().len() as u32,
             name: field(&domain.shape.name.lock()),
-            uuid: domain.shape.uuid,
+            uuid: *domain.shape.uuid.lock(),
             memory_pages: domain.memory.pages(),
             memory_pages_max: domain.shape.pages_max,
             cpu_ns,

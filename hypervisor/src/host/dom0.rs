@@ -135,7 +135,7 @@ pub(crate) fn create<B: Hosted>(
     let bytes = options.dom0_mib.unwrap_or_else(share_mib) << 20;
     let shape = Shape {
         name: TicketMutex::new(alloc::string::String::from("Domain-0")),
-        uuid: [0; 16],
+        uuid: TicketMutex::new([0; 16]),
         pages_max: bytes / 4096,
         vcpus: 1,
         weight: WEIGHT_DEFAULT,

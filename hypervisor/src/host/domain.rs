@@ -34,7 +34,8 @@ use crate::platform::{clock, wall};
 pub(super) struct Shape {
     /// Changed only with the domain list locked; held for nothing but looking at it or a line of the log.
     pub(super) name: TicketMutex<String>,
-    pub(super) uuid: [u8; 16],
+    /// As the name.
+    pub(super) uuid: TicketMutex<[u8; 16]>,
     pub(super) pages_max: u64,
     pub(super) vcpus: u16,
     pub(super) weight: u32,

@@ -91,6 +91,7 @@ witness! {
     AbsentWanted absent_wanted(domain: DomainId, address: u64, capacity: u64) -> u64;
     AbsentFill absent_fill(domain: DomainId, first_page: u64, pages: u64, address: u64) -> u64;
     DomainRename domain_rename(domain: DomainId, address: u64, length: u64) -> ();
+    DomainExchangeIdentity domain_exchange_identity(domain: DomainId, other: DomainId) -> ();
 }
 
 /// One input: number and arguments, little endian; what is missing is zero.

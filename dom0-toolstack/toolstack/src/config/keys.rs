@@ -9,6 +9,7 @@ use super::{
     Image, MEMORY_MIB_DEFAULT, MEMORY_MIB_MAX, MODULE_PREFIX, NAME_BYTES_MAX, PATH_BYTES_MAX,
     RNG_DEFAULT, VCPUS_MAX, WEIGHT_DEFAULT, cpus,
 };
+use crate::operate::migrate::INCOMING;
 use crate::suggest::nearest;
 use alloc::format;
 use alloc::string::String;
@@ -124,6 +125,8 @@ pub fn name_problem(name: &str) -> Option<&'static str> {
         Some("is empty")
     } else if name.bytes().all(|byte| byte.is_ascii_digit()) {
         Some("is a number, which would be taken for a domain's id")
+    } else if name.ends_with(INCOMING) {
+        Some("ends in --incoming, as only copies of domains that move to localhost do")
     } else {
         None
     }

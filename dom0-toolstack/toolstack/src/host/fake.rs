@@ -245,6 +245,38 @@ impl FakeHypervisor {
         Ok(())
     }
 
+    fn remove(&self, domain: DomainId) -> Result<(), Status> {
+        if domain == DomainId::CONTROL {
+            return Err(Status::Denied);
+        }
+        let pages = self.with(domain, |domain| domain.pages.len() as u64)?;
+        let mut state = self.state.borrow_mut();
+        state.slots[usize::from(domain.slot())] = None;
+        state.host.free_bytes += pages * PAGE_SIZE_BYTES;
+        Ok(())
+    }
+
+    fn exchange(&self, domain: DomainId, other: DomainId) -> Result<(), Status> {
+        if domain == other {
+            return Err(Status::BadArgument);
+        }
+        if domain == DomainId::CONTROL || other == DomainId::CONTROL {
+            return Err(Status::Denied);
+        }
+        let one = self.with(domain, |it| it.info)?;
+        let two = self.with(other, |it| it.info)?;
+        if one.pauses == 0 || two.pauses == 0 {
+            return Err(Status::BadState);
+        }
+        let set = |id, from: DomainInfo| {
+            self.with(id, |it| {
+                (it.info.name, it.info.uuid) = (from.name, from.uuid);
+            })
+        };
+        set(domain, two)?;
+        set(other, one)
+    }
+
     fn insert(&self, config: &DomainConfig) -> Result<DomainId, Status> {
         let mut state = self.state.borrow_mut();
         if config.vcpus == 0 || config.vcpus > 32 || config.weight == 0 || config.weight > 65535 {

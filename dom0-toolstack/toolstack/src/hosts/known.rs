@@ -5,6 +5,7 @@
 
 use super::endpoint::Endpoint;
 use crate::net::options::host_name;
+use crate::operate::migrate::LOCALHOST;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -32,6 +33,9 @@ impl KnownHost {
     /// A host from the words of a line or of a command.
     pub fn parse(name: &str, endpoint: &str, fingerprint: &str) -> Result<Self, String> {
         let name = host_name(name).map_err(|why| format!("'{}': {why}", name.escape_debug()))?;
+        if name == LOCALHOST {
+            return Err(format!("'{LOCALHOST}' is this host: choose another name"));
+        }
         let endpoint = Endpoint::parse(endpoint)?;
         let parsed = Fingerprint::parse(fingerprint);
         let fingerprint = parsed.map_err(|error| {

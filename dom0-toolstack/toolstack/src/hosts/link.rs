@@ -15,6 +15,7 @@ use godwit_migrate::channel::{
     self, ChannelError, Fingerprint, MAGIC, Refusal, SecureLink, Session, Terms, Versions,
 };
 use godwit_migrate::link::{Link, LinkError};
+use godwit_migrate::pipe::Pipe;
 use godwit_migrate::stream;
 
 /// Before the name of a peer that is to be connected to in clear, so that who asks it again after a
@@ -78,6 +79,8 @@ pub enum HostLink<L> {
     Plain(Begun<L>),
     /// In clear, and nothing has come yet: it may be a refusal.
     Unheard(L),
+    /// To this host itself.
+    Local(Pipe),
     /// Of no use any more.
     Over(LinkError),
 }
@@ -98,6 +101,7 @@ impl<L: Link> Link for HostLink<L> {
         match self {
             Self::Secure(link) => link.read(out).await,
             Self::Plain(link) => link.read(out).await,
+            Self::Local(link) => link.read(out).await,
             Self::Unheard(_) => unreachable!("something was heard"),
             Self::Over(error) => Err(error.clone()),
         }
@@ -107,6 +111,7 @@ impl<L: Link> Link for HostLink<L> {
         match self {
             Self::Secure(link) => link.write_all(bytes).await,
             Self::Plain(link) => link.write_all(bytes).await,
+            Self::Local(link) => link.write_all(bytes).await,
             Self::Unheard(link) => link.write_all(bytes).await,
             Self::Over(error) => Err(error.clone()),
         }
@@ -116,6 +121,7 @@ impl<L: Link> Link for HostLink<L> {
         match self {
             Self::Secure(link) => link.flush().await,
             Self::Plain(link) => link.flush().await,
+            Self::Local(link) => link.flush().await,
             Self::Unheard(link) => link.flush().await,
             Self::Over(error) => Err(error.clone()),
         }

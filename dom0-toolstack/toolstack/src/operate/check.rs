@@ -82,6 +82,25 @@ impl<S: Site> Toolstack<S> {
         config: &Config,
         instead_of: Option<DomainId>,
     ) -> Result<Problems, OperateError> {
+        self.check_without(config, instead_of, instead_of)
+    }
+
+    /// The same of a copy of `original`, which has the name, volumes and addresses and is gone when the copy runs; its
+    /// memory is there until then.
+    pub(super) fn check_beside(
+        &self,
+        config: &Config,
+        original: Option<DomainId>,
+    ) -> Result<Problems, OperateError> {
+        self.check_without(config, original, None)
+    }
+
+    fn check_without(
+        &self,
+        config: &Config,
+        instead_of: Option<DomainId>,
+        returning: Option<DomainId>,
+    ) -> Result<Problems, OperateError> {
         let mut problems = Vec::new();
         if let Some(why) = self.orphan_in_the_way(&config.name) {
             problems.push((Spot::Key("name"), why));
@@ -90,7 +109,7 @@ impl<S: Site> Toolstack<S> {
         let gone = |id: DomainId| Some(id) == instead_of;
         let others = domains.iter().filter(|info| !gone(id_of(info)));
         check_identity(config, others, &mut problems);
-        let old = domains.iter().find(|info| gone(id_of(info)));
+        let old = domains.iter().find(|info| Some(id_of(info)) == returning);
         self.check_memory(config, old, &mut problems)?;
         let cpus = self.site.hypervisor().host_info()?.cpus;
         let there = 1u64.checked_shl(cpus).map_or(u64::MAX, |bit| bit - 1);

@@ -16,6 +16,8 @@
 //! With post-copy the pages that are missing at the stop are only named; the destination, which runs the domain already, fetches
 //! them (`fetch`) from the source, which keeps all of it until nothing is missing (`rest`).
 //!
+//! Source and destination may be one host (`localhost`).
+//!
 //! Which of the two may run the domain is decided by the machines of `godwit_migrate::handover`; here
 //! is what they want done. Until the source has given the domain up, every failure ends with the domain
 //! running there and nothing left at the destination. Afterwards the source asks until it has an answer.
@@ -36,6 +38,7 @@ mod journal;
 mod kept;
 mod landing;
 mod leave;
+mod localhost;
 mod measure;
 mod objection;
 mod offline;
@@ -66,6 +69,7 @@ pub(super) use hashes::LOOKS as HASHES_LOOKED_FOR;
 pub use job::{ARRIVALS_MAX, Direction, Job, Jobs, Stage};
 pub use journal::GivenUp;
 pub(crate) use journal::MoveJournal;
+pub use localhost::{INCOMING, LOCALHOST, domain_of};
 pub use objection::{Cause, Objection};
 pub use plan::{Actual, Measured, Prediction, Spread, Window};
 pub use queue::{LIMIT, LIMIT_MAX, OPEN_MAX};

@@ -75,6 +75,9 @@ impl<S: Site> Toolstack<S> {
     pub(super) fn recover_name(&self, domain: DomainId) -> Result<(), Status> {
         let hypervisor = self.site.hypervisor();
         let info = hypervisor.domain_info(domain)?;
+        if self.recover_copy(domain, &info)? {
+            return Ok(());
+        }
         let name = text(&info.name);
         match self.registry.entry(domain) {
             Some(entry) if entry.config.name != name => {

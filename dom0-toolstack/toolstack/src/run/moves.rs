@@ -3,7 +3,7 @@
 use super::{Answer, Effect, print};
 use crate::command::MoveCommand;
 use crate::names::{id_of, resolve};
-use crate::operate::migrate::{Evacuated, OPEN_MAX, Stage};
+use crate::operate::migrate::{Evacuated, LOCALHOST, OPEN_MAX, Stage};
 use crate::operate::{OperateError, Toolstack};
 use crate::show;
 use crate::site::Site;
@@ -63,6 +63,10 @@ pub(super) async fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveComma
             peer_is_gone,
             yes,
         } => decide(toolstack, domain, peer_is_gone, yes),
+        MoveCommand::Evacuate { peer, .. } if toolstack.host_named(&peer) == LOCALHOST => {
+            let what = format!("{peer} is this host: it would not be any emptier");
+            Err(OperateError::Other(what))
+        }
         MoveCommand::Evacuate { peer, options } => {
             let moves = toolstack.to_evacuate(&peer);
             match moves.is_empty() {

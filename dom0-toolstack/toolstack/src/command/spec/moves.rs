@@ -73,6 +73,7 @@ pub(super) static SPECS: &[Spec] = &[
           Whatever fails, the domain runs on one of the two. Ctrl-C calls it off. throttle slows its\n\
           writes down, pause stops it however long that takes, abort leaves it here, postcopy runs it there\n\
           before its memory, which then depends on both hosts. Its disks must be nbd:// exports.\n\
+          HOST may be localhost: a copy is made here, which takes the domain's place; disks may be volumes.\n\
           More domains than xl migrate-limit says wait for their turn.\n\
           With --offline DOMAIN is a path, guests/web.cfg; kernel and ramdisk go too if they are files.\n"],
         migrate),

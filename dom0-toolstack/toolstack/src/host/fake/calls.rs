@@ -90,16 +90,14 @@ impl Hypervisor for FakeHypervisor {
         self.take_name(domain, name)
     }
 
+    fn domain_exchange_identity(&self, domain: DomainId, other: DomainId) -> Result<(), Status> {
+        self.count()?;
+        self.exchange(domain, other)
+    }
+
     fn domain_destroy(&self, domain: DomainId) -> Result<(), Status> {
         self.count()?;
-        if domain == DomainId::CONTROL {
-            return Err(Status::Denied);
-        }
-        let pages = self.with(domain, |domain| domain.pages.len() as u64)?;
-        let mut state = self.state.borrow_mut();
-        state.slots[usize::from(domain.slot())] = None;
-        state.host.free_bytes += pages * PAGE_SIZE_BYTES;
-        Ok(())
+        self.remove(domain)
     }
 
     fn domain_pause(&self, domain: DomainId) -> Result<(), Status> {

@@ -44,6 +44,8 @@ pub(super) struct Arriving<'a, S: Site, L: Link> {
     noted: Entry,
     arrived: Arrived,
     made: Option<Made<'a>>,
+    /// The source is this host: the domain there.
+    original: Option<DomainId>,
     batches: u64,
     stopped_us: Option<u64>,
 }
@@ -61,6 +63,7 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         tools: &'a Toolstack<S>,
         mut talk: Talk<'a, S, L>,
         hello: Hello,
+        is_local: bool,
     ) -> Result<(), OperateError> {
         let Offer {
             entry,
@@ -77,6 +80,10 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         if state != State::Unknown || tools.moves.has_committed(offer.attempt) {
             return Err(talk.trouble("it offers a domain by an attempt that is not new"));
         }
+        let original = match is_local {
+            true => Some(tools.original(&entry.config)?),
+            false => None,
+        };
         let (name, now_us) = (&entry.config.name, tools.site.now_us());
         let mut arriving = Arriving {
             job: tools.jobs.begin(Direction::In, name, &hello.host, now_us),
@@ -94,6 +101,7 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
             entry,
             arrived: Arrived::default(),
             made: None,
+            original,
             batches: 0,
             stopped_us: None,
         };
@@ -145,19 +153,20 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
     async fn accept(&mut self, offer: Input, cpu: &[u8]) -> Result<(), OperateError> {
         let effects = self.step(offer)?;
         let tools = self.tools;
-        let looked = tools.object_to_arrival(&self.hello, &self.entry, cpu);
+        let looked = tools.object_to_arrival(&self.hello, &self.entry, cpu, self.original);
         let (all, readiness) = looked.await?;
         if !all.is_empty() {
             return Err(refuse(&all));
         }
         let hypervisor = tools.site.hypervisor();
         // While devices were looked at, another task may have made a domain.
-        let problems = tools.check_now(&self.entry.config, None)?;
+        let problems = tools.check_beside(&self.entry.config, self.original)?;
         if let Some((_, what)) = problems.into_iter().next() {
             return Err(OperateError::Other(what));
         }
+        let config = tools.made_from(&self.entry.config, self.original.is_some());
         let domain = hypervisor
-            .domain_create(&build::domain_config(&self.entry.config))
+            .domain_create(&build::domain_config(&config))
             .map_err(refused(Step::Create))?;
         let busy = tools.registry.reserve(domain);
         self.made = Some(Made {
@@ -167,7 +176,10 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         });
         self.job.concerns(domain);
         self.note(domain)?;
-        tools.note_origin(domain, self.talk.peer())?;
+        match self.original {
+            Some(original) => tools.copy_origin(domain, original)?,
+            None => tools.note_origin(domain, self.talk.peer())?,
+        }
         tools.take_cpu(domain, cpu)?;
         self.arrived.cpu = true;
         self.job.enter(Stage::Copy);
@@ -342,6 +354,9 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         let tools = self.tools;
         let hypervisor = tools.site.hypervisor();
         let domain = self.made.as_ref().expect("it was accepted").domain;
+        if let Some(original) = self.original {
+            tools.take_identity(domain, original, &self.job);
+        }
         tools.site.devices().resume(domain);
         let runs = self.entry.arrival.is_some_and(|Arrival { runs, .. }| runs);
         if runs {

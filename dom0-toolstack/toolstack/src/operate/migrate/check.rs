@@ -13,6 +13,7 @@ use crate::site::{Device, Link, Site};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use godwit_abi::DomainId;
 
 /// Times of day of two hosts may differ by this. Less than any time zone: a clock that is set to local
 /// time is found.
@@ -48,12 +49,14 @@ impl Readiness {
 }
 
 impl<S: Site> Toolstack<S> {
-    /// Everything that speaks against taking a domain in; nothing is touched.
+    /// Everything that speaks against taking a domain in, if there is one as the copy of an `original` here; nothing is
+    /// touched.
     pub(super) async fn object_to_arrival(
         &self,
         hello: &Hello,
         entry: &Entry,
         cpu: &[u8],
+        original: Option<DomainId>,
     ) -> Result<(Vec<Objection>, Readiness), OperateError> {
         let mut all = Vec::new();
         let config = &entry.config;
@@ -66,23 +69,32 @@ impl<S: Site> Toolstack<S> {
         if let Err(what) = self.jobs.room_for_arrival(begun) {
             all.push(Objection::new(Cause::Jobs, what));
         }
-        let mut problems = self.check_now(config, None)?;
+        let mut problems = self.check_beside(config, original)?;
         let begun_us = self.site.now_us();
-        self.check_devices(config, &mut problems).await;
+        // Those of a copy are there, and in use.
+        if original.is_none() {
+            self.check_devices(config, &mut problems).await;
+        }
         let attach_us = self.site.now_us() - begun_us;
         let problems = problems.into_iter();
         all.extend(problems.map(|(spot, what)| Objection::of(spot, what)));
         let begun_us = self.site.now_us();
-        all.extend(self.object_to_cpu(entry, cpu)?);
+        all.extend(self.object_to_cpu(entry, cpu, original.is_some())?);
         let make_us = self.site.now_us() - begun_us;
         Ok((all, Readiness { attach_us, make_us }))
     }
 
     /// What this host lacks of a domain's CPU. To know what the domain would get here, one without
     /// memory is made and destroyed at once; nobody can see it in between.
-    fn object_to_cpu(&self, entry: &Entry, cpu: &[u8]) -> Result<Option<Objection>, OperateError> {
+    fn object_to_cpu(
+        &self,
+        entry: &Entry,
+        cpu: &[u8],
+        is_copy: bool,
+    ) -> Result<Option<Objection>, OperateError> {
         let hypervisor = self.site.hypervisor();
-        let made = hypervisor.domain_create(&build::domain_config(&entry.config));
+        let config = self.made_from(&entry.config, is_copy);
+        let made = hypervisor.domain_create(&build::domain_config(&config));
         let domain = match made {
             Ok(domain) => domain,
             Err(status) => {
@@ -117,10 +129,10 @@ impl<S: Site> Toolstack<S> {
     }
 }
 
-/// What keeps a domain from leaving.
-pub(super) fn object_to_departure(entry: &Entry) -> Vec<Objection> {
+/// What keeps a domain from leaving; a copy of it here has what it has.
+pub(super) fn object_to_departure(entry: &Entry, is_local: bool) -> Vec<Objection> {
     let objection = |link: &Link| match &link.device {
-        Device::Disk(disk) => disk_objection(disk),
+        Device::Disk(disk) => disk_objection(disk).filter(|_| !is_local),
         Device::Vif(_) | Device::Console | Device::Rng | Device::Balloon => None,
     };
     entry.links.iter().filter_map(objection).collect()

@@ -4,6 +4,7 @@ use super::arrive::Arriving;
 use super::hello::{Hello, Purpose};
 use super::job::Direction;
 use super::journal::Line;
+use super::localhost::LOCALHOST;
 use super::talk::Talk;
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, WORK_LIMIT_US};
 use crate::operate::{OperateError, Toolstack};
@@ -43,6 +44,20 @@ impl<S: Site> Toolstack<S> {
     /// Serves one connection of another host. Not to be dropped half way. The error is what the other
     /// side was told, or why it could not be.
     pub async fn receive<L: Link>(&self, link: L, from: &str) -> Result<(), OperateError> {
+        self.serve(link, from, false).await
+    }
+
+    /// The same of a connection that this host has made to itself.
+    pub async fn receive_local<L: Link>(&self, link: L) -> Result<(), OperateError> {
+        self.serve(link, LOCALHOST, true).await
+    }
+
+    async fn serve<L: Link>(
+        &self,
+        link: L,
+        from: &str,
+        is_local: bool,
+    ) -> Result<(), OperateError> {
         let mut talk = Talk::begin(&self.site, link, from).await?;
         let first = talk.hear(ANSWER_LIMIT_US).await?;
         let hello = match first.kind {
@@ -54,9 +69,9 @@ impl<S: Site> Toolstack<S> {
             .await?;
         let ends_a_job = matches!(hello.purpose, Purpose::Move | Purpose::Ask | Purpose::Fetch);
         let served = match hello.purpose {
-            Purpose::Move => Arriving::take_in(self, talk, hello).await,
+            Purpose::Move => Arriving::take_in(self, talk, hello, is_local).await,
             Purpose::Ask => self.answer(talk).await,
-            Purpose::Check => self.examine(talk, &hello).await,
+            Purpose::Check => self.examine(talk, &hello, is_local).await,
             Purpose::Recall => self.answer_recall(talk).await,
             Purpose::Offline => self.take_offline(talk).await,
             Purpose::Fetch => self.fetch_on(talk).await,

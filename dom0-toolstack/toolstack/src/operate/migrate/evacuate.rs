@@ -23,7 +23,7 @@ use godwit_migrate::stream::{Frame, FrameKind};
 /// What was moved away, a line each.
 const PATH: &str = "evacuated.conf";
 /// Key of a domain's blob with the host it came from.
-const ORIGIN_BLOB: u32 = 0x20;
+pub(super) const ORIGIN_BLOB: u32 = 0x20;
 /// Most domains that are remembered or asked for.
 const REMEMBERED_MAX: usize = 256;
 /// Longest name of a domain, in bytes.

@@ -4,6 +4,7 @@
 
 use super::check::{Readiness, object_to_departure};
 use super::copy::{COSTS, Copy};
+use super::localhost::{LOCALHOST, object_to_copy};
 use super::objection::{Cause, Objection};
 use super::plan::{Measured, Prediction, Spread, Window};
 use super::rounds::still_there;
@@ -73,7 +74,10 @@ impl<S: Site> Toolstack<S> {
         options: &MoveOptions,
     ) -> Result<String, OperateError> {
         let entry = self.known(domain)?;
-        let mut own = object_to_departure(&entry);
+        let peer = self.host_named(peer);
+        let is_local = peer == LOCALHOST;
+        let mut own = object_to_departure(&entry, is_local);
+        own.extend(object_to_copy(options).filter(|_| is_local));
         let busy = self.reserve(domain);
         if let Err(error) = &busy {
             own.push(Objection::new(Cause::Busy, error.to_string()));

@@ -19,6 +19,7 @@
 use super::check::disk_objection;
 use super::destination::unexpected;
 use super::hello::Purpose;
+use super::localhost::LOCALHOST;
 use super::objection::{Cause, Objection, refuse};
 use super::source::hear_hello;
 use super::survey::itself;
@@ -70,6 +71,10 @@ impl<S: Site> Toolstack<S> {
         peer: &str,
         path: &str,
     ) -> Result<String, OperateError> {
+        if self.host_named(peer) == LOCALHOST {
+            let what = format!("{peer} is this host: its configuration files are here already");
+            return Err(refuse(&[Objection::new(Cause::Itself, what)]));
+        }
         let (text, images) = self.leaving_text(path).await?;
         let link = self.dialled(peers, peer).await?;
         let mut talk = Talk::begin(&self.site, link, peer).await?;

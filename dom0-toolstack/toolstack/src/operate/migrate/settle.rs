@@ -205,6 +205,7 @@ impl<S: Site> Toolstack<S> {
             // By the dom0 that died.
             paused_us: Some(self.site.now_us()),
             is_quiesced: false,
+            is_let_go: false,
             is_kept: true,
             totals: Totals::default(),
             timeline: None,

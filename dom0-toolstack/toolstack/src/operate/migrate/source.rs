@@ -7,6 +7,7 @@ use super::differ;
 use super::hello::{Hello, Purpose};
 use super::job::{Job, Stage};
 use super::kept::{Kept, MOVE_BLOB};
+use super::localhost::{LOCALHOST, object_to_copy};
 use super::objection::{Cause, Objection, refuse};
 use super::rest::Rest;
 use super::rounds::still_there;
@@ -46,6 +47,8 @@ pub(super) struct Leaving<'a, S: Site, P: Peers> {
     pub(super) paused_us: Option<u64>,
     /// Its devices were stopped.
     pub(super) is_quiesced: bool,
+    /// What its devices hold of the host was freed for a copy here.
+    pub(super) is_let_go: bool,
     /// A note of the move is kept with it.
     pub(super) is_kept: bool,
     pub(super) totals: Totals,
@@ -85,16 +88,20 @@ impl<S: Site> Toolstack<S> {
             Ok(busy) => busy,
             Err(error) => {
                 let own = [Objection::new(Cause::Busy, error.to_string())];
-                let refused = self.refuse_with_theirs(peers, &job.peer, domain, &own);
+                let peer = self.host_named(&job.peer);
+                let refused = self.refuse_with_theirs(peers, peer, domain, &own);
                 return Err(refused.await);
             }
         };
         job.concerns(domain);
         self.await_turn(job, domain).await?;
         let info = still_there(self.site.hypervisor(), domain)?;
-        let own = object_to_departure(&entry);
+        let peer = self.host_named(&job.peer);
+        let is_local = peer == LOCALHOST;
+        let mut own = object_to_departure(&entry, is_local);
+        own.extend(object_to_copy(&options).filter(|_| is_local));
         if !own.is_empty() {
-            let refused = self.refuse_with_theirs(peers, &job.peer, domain, &own);
+            let refused = self.refuse_with_theirs(peers, peer, domain, &own);
             return Err(refused.await);
         }
         let attempt = Attempt(u128::from_le_bytes(self.site.random()) as u64);
@@ -102,7 +109,7 @@ impl<S: Site> Toolstack<S> {
             tools: self,
             peers,
             job,
-            peer: &job.peer,
+            peer,
             domain,
             entry,
             info,
@@ -112,6 +119,7 @@ impl<S: Site> Toolstack<S> {
             is_armed: false,
             paused_us: None,
             is_quiesced: false,
+            is_let_go: false,
             is_kept: false,
             totals: Totals::default(),
             timeline: None,
@@ -213,7 +221,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         talk.say(FrameKind::HELLO, &[said.as_bytes()], ANSWER_LIMIT_US)
             .await?;
         let hello = hear_hello(talk).await?;
-        if hello.boot == mine.boot {
+        if hello.boot == mine.boot && !self.is_local() {
             return Err(refuse(&[itself(self.peer)]));
         }
         if self.options.may_postcopy() && !hello.postcopy {
@@ -362,7 +370,10 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         cause: OperateError,
     ) -> OperateError {
         let effects = self.step(Input::GiveUp);
-        self.go_on().await;
+        // What the copy has of the host it frees first.
+        if !self.is_let_go {
+            self.go_on().await;
+        }
         if let Ok(Effects {
             send: Some(request),
             ..
@@ -377,6 +388,9 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
                 let _ = talk.hear(FAREWELL_LIMIT_US).await;
             }
         }
+        if self.is_let_go {
+            self.go_on().await;
+        }
         cause
     }
 
@@ -389,9 +403,12 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             Ok(()) | Err(Status::NoDomain | Status::NotFound) => {}
             Err(status) => self.job.tell(format!("{what}: {status}")),
         };
-        if core::mem::take(&mut self.is_quiesced) {
+        if core::mem::take(&mut self.is_let_go) {
+            self.take_back().await;
+        } else if self.is_quiesced {
             site.devices().resume(domain);
         }
+        self.is_quiesced = false;
         if self.paused_us.take().is_some() {
             let unpaused = super::arrive::tried(|| hypervisor.domain_unpause(domain));
             trouble("it cannot go on", unpaused);

@@ -76,6 +76,9 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         talk.say(FrameKind::DIGEST, &[&digest], ANSWER_LIMIT_US)
             .await?;
         let bytes = talk.bytes() - bytes_before;
+        if self.is_local() {
+            self.let_go().await;
+        }
         self.note_time(|timeline, now_us| (timeline.states_us, timeline.bytes) = (now_us, bytes));
         let uncertainty_us = skew.uncertainty_us;
         self.job.tell(format!(

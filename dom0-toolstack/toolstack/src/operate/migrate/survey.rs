@@ -12,6 +12,7 @@
 use super::check::Readiness;
 use super::destination::{Offer, hear_offer, reason, unexpected};
 use super::hello::{Hello, Purpose};
+use super::localhost::LOCALHOST;
 use super::objection::{Cause, Objection, refuse};
 use super::source::hear_hello;
 use super::talk::{Talk, within};
@@ -63,7 +64,7 @@ impl<S: Site> Toolstack<S> {
         talk.say(FrameKind::HELLO, &[said.as_bytes()], ANSWER_LIMIT_US)
             .await?;
         let hello = hear_hello(&mut talk).await?;
-        if hello.boot == mine.boot {
+        if hello.boot == mine.boot && peer != LOCALHOST {
             let verdict = Err(alloc::vec![itself(peer).to_string()]);
             return Ok(Survey { talk, verdict });
         }
@@ -135,6 +136,7 @@ impl<S: Site> Toolstack<S> {
         &self,
         mut talk: Talk<'_, S, L>,
         hello: &Hello,
+        is_local: bool,
     ) -> Result<(), OperateError> {
         let Offer {
             entry,
@@ -142,7 +144,12 @@ impl<S: Site> Toolstack<S> {
             request: offer,
             ..
         } = hear_offer(&mut talk).await?;
-        let (all, readiness) = self.object_to_arrival(hello, &entry, &cpu).await?;
+        let original = match is_local {
+            true => Some(self.original(&entry.config)?),
+            false => None,
+        };
+        let looked = self.object_to_arrival(hello, &entry, &cpu, original);
+        let (all, readiness) = looked.await?;
         let (kind, tell, text) = match all.is_empty() {
             true => (FrameKind::REPLY, Tell::Accepted, readiness.encode()),
             false => (FrameKind::REFUSAL, Tell::Refused, refuse(&all).to_string()),
@@ -183,6 +190,8 @@ pub(super) async fn answer<S: Site, L: Link>(
 
 /// The other host is this one.
 pub(super) fn itself(peer: &str) -> Objection {
-    let what = format!("{peer} is this host: the domain is here already");
+    let what = format!(
+        "{peer} is this host: the domain is here already (by the name {LOCALHOST} a copy of it is made here)"
+    );
     Objection::new(Cause::Itself, what)
 }

@@ -5,6 +5,7 @@ mod checks;
 mod crash;
 mod faults;
 mod jobs;
+mod local;
 mod offline;
 mod planned;
 mod postcopy;

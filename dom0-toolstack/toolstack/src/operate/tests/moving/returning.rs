@@ -51,11 +51,13 @@ fn what_was_moved_away_comes_back() {
     // Another dom0 finds it in the file.
     let World {
         here,
-        there,
+        mut there,
         wire,
         domain,
     } = world;
     let here = Toolstack::new(here.site, Vec::new());
+    // By its own name a host moves to itself.
+    there.site.name = "other".into();
     let world = World {
         here,
         there,
