@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+mod bytes;
 mod clock;
 mod console;
 mod disk;
@@ -32,6 +33,7 @@ mod start;
 mod stores;
 mod tables;
 mod tcp;
+mod vectors;
 
 use godwit_abi::StartInfo;
 
@@ -56,6 +58,7 @@ core::arch::global_asm!(
 extern "C" fn enter(info: *const StartInfo) -> ! {
     // SAFETY: this is the one call, made by the entry code with what the hypervisor passed.
     let boot = unsafe { start::Boot::take(info) };
+    vectors::start();
     tables::install();
     clock::start(boot.tsc_hz, boot.boot_tsc);
     console::start(boot.options.log_level);

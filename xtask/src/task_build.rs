@@ -8,10 +8,25 @@ use godwit_harness::Artefact;
 use std::process::Command;
 use std::time::Instant;
 
-/// The target of the guest program. Debian has no musl target for this rustc, so it is glibc, static.
+/// The target of the guest program, for which Debian has no musl target for this rustc: it is glibc, static. And of dom0, which
+/// wants vector registers and takes nothing else from it ([decision 16](../../docs/decisions/0016-vectors-in-dom0.md)).
 const LINUX: &str = "x86_64-unknown-linux-gnu";
 /// No shared library: the ramdisk holds none.
-const STATIC: &str = "-Ctarget-feature=+crt-static";
+const STATIC: &[&str] = &["-Ctarget-feature=+crt-static"];
+/// What the bare-metal target would set by itself (see `.cargo/config.toml`): a position-independent image without a loader, C
+/// library or unwinding. dom0 takes no interrupts, so a red zone would do no harm; its exceptions have a stack of their own.
+const BARE: &[&str] = &[
+    "-Crelocation-model=pie",
+    "-Cno-redzone=yes",
+    "-Cforce-frame-pointers=yes",
+    "-Cforce-unwind-tables=no",
+    "-Clinker=rust-lld",
+    "-Clinker-flavor=ld.lld",
+    "-Clink-arg=-pie",
+    "-Clink-arg=--no-dynamic-linker",
+    "-Clink-arg=-zmax-page-size=4096",
+    "-Clink-arg=--gc-sections",
+];
 
 /// No options.
 #[derive(clap::Args)]
@@ -30,14 +45,19 @@ pub(crate) fn build() -> Result<()> {
     Ok(())
 }
 
+/// What an image is compiled for.
+pub(crate) fn target(artefact: Artefact) -> &'static str {
+    match artefact {
+        Artefact::Hypervisor | Artefact::Micro => BARE_METAL,
+        Artefact::Dom0 | Artefact::Guest => LINUX,
+    }
+}
+
 fn build_one(artefact: Artefact) -> Result<()> {
     let started = Instant::now();
     let package = artefact.package();
     shell::say(&format!("building {package}"));
-    let target = match artefact {
-        Artefact::Hypervisor | Artefact::Dom0 | Artefact::Micro => BARE_METAL,
-        Artefact::Guest => LINUX,
-    };
+    let target = target(artefact);
     let mut command = shell::cargo([
         "build",
         "--quiet",
@@ -48,8 +68,13 @@ fn build_one(artefact: Artefact) -> Result<()> {
         "--package",
         package,
     ])?;
-    if artefact == Artefact::Guest {
-        command.env("CARGO_ENCODED_RUSTFLAGS", STATIC);
+    let flags = match artefact {
+        Artefact::Hypervisor | Artefact::Micro => None,
+        Artefact::Dom0 => Some(BARE),
+        Artefact::Guest => Some(STATIC),
+    };
+    if let Some(flags) = flags {
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     }
     shell::run(&mut command)?;
     let built = shell::target_dir()?

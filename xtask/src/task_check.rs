@@ -2,7 +2,8 @@
 //!
 //! Host crates and bare-metal crates are linted apart, each for the target it runs on.
 
-use crate::shell::{self, BARE_METAL, cargo};
+use crate::shell::{self, cargo};
+use crate::task_build::target;
 use crate::{task_docs, tidy};
 use anyhow::Result;
 use godwit_harness::Artefact;
@@ -105,14 +106,14 @@ fn lints_host() -> Result<()> {
 }
 
 fn lints_bare_metal() -> Result<()> {
-    for package in Artefact::BARE_METAL.map(Artefact::package) {
+    for image in Artefact::BARE_METAL {
         shell::run(&mut cargo([
             "clippy",
             "--quiet",
             "--target",
-            BARE_METAL,
+            target(image),
             "--package",
-            package,
+            image.package(),
             "--",
             "-D",
             "warnings",
@@ -127,8 +128,8 @@ fn documentation() -> Result<()> {
         shell::run(command.args(arguments).env("RUSTDOCFLAGS", "-D warnings"))
     };
     doc(&select(&host_packages()?))?;
-    for package in Artefact::BARE_METAL.map(Artefact::package) {
-        doc(&["--target", BARE_METAL, "--package", package])?;
+    for image in Artefact::BARE_METAL {
+        doc(&["--target", target(image), "--package", image.package()])?;
     }
     Ok(())
 }

@@ -387,7 +387,8 @@ fn touches_memory(start: u64, end: u64) -> bool {
 /// Long mode at the image's entry, RDI the start information, interrupts off.
 fn entry_state(root: u64, entry: u64, start: u64, stack_top: u64) -> VcpuState {
     const CR0: u64 = 1 << 31 | 1 << 16 | 1 << 5 | 1 << 4 | 1 << 1 | 1;
-    const CR4: u64 = 1 << 5 | 1 << 7;
+    // PAE, PGE, and OSFXSR: the image is compiled to use SSE2 from its first instruction.
+    const CR4: u64 = 1 << 5 | 1 << 7 | 1 << 9;
     const EFER: u64 = 1 << 11 | 1 << 10 | 1 << 8;
     let mut state = VcpuState::reset();
     let data = Segment::new(16, 0, u32::MAX, 0xc093);
