@@ -1,5 +1,5 @@
 //! What the compiler calls and a C library would bring: copying, filling and comparing bytes, and two names of unwinding that
-//! `core` of a hosted target mentions. This image is built for a target with vector registers (decision 16), whose `core`
+//! `core` of a hosted target mentions. This image is built for a target with vector registers (decision 17), whose `core`
 //! brings none of them.
 
 // In a file of its own for the test that assembles it on the build machine.

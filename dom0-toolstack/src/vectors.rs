@@ -1,4 +1,4 @@
-//! Vector registers. SSE2 is part of the target (decision 16) and on from the first instruction; AVX is switched on here, where
+//! Vector registers. SSE2 is part of the target (decision 17) and on from the first instruction; AVX is switched on here, where
 //! the CPU has it, for the libraries that ask the CPU before they use it. The hypervisor switches both with the vCPU.
 
 use core::arch::x86_64::__cpuid;

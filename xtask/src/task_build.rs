@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// The target of the guest program, for which Debian has no musl target for this rustc: it is glibc, static. And of dom0, which
-/// wants vector registers and takes nothing else from it ([decision 16](../../docs/decisions/0016-vectors-in-dom0.md)).
+/// wants vector registers and takes nothing else from it ([decision 17](../../docs/decisions/0017-vectors-in-dom0.md)).
 const LINUX: &str = "x86_64-unknown-linux-gnu";
 /// No shared library: the ramdisk holds none.
 const STATIC: &[&str] = &["-Ctarget-feature=+crt-static"];
