@@ -98,8 +98,8 @@ pub trait Hypervisor {
     /// Gives a domain another name, at most 63 bytes. Exists: another domain has it.
     fn domain_rename(&self, domain: DomainId, name: &str) -> Result<(), Status>;
 
-    /// Gives a domain the name and uuid of another, and that one its own. BadState: one of them is not
-    /// held by a pause.
+    /// Gives a domain the name and uuid of another, and that one its own. BadState: one of them may
+    /// run.
     fn domain_exchange_identity(&self, domain: DomainId, other: DomainId) -> Result<(), Status>;
 
     /// Sets a domain's scheduling weight and cap (percent of one CPU, 0 for none).

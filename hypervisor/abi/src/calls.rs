@@ -187,7 +187,7 @@ hypercalls! {
     /// BadArgument: it is no name. Exists: another domain has it. Denied: the control domain.
     66 Control DomainRename = domain_rename(domain: DomainId, address: u64, length: u64) -> ();
     /// Gives a domain the name and uuid of another, and that one its own: of two copies, the other is the domain from
-    /// now on. BadState: one of them is not held by a pause. BadArgument: they are the same. Denied: the control domain.
+    /// now on. BadState: one of them may run, not being built or paused. BadArgument: they are the same. Denied: the control domain.
     67 Control DomainExchangeIdentity = domain_exchange_identity(domain: DomainId, other: DomainId) -> ();
 }
 

@@ -59,7 +59,7 @@ impl<B: Hosted> Host<B> {
         if one.is_control() || other.is_control() {
             return Err(Status::Denied);
         }
-        if one.life.lock().pauses() == 0 || other.life.lock().pauses() == 0 {
+        if one.life.lock().may_run() || other.life.lock().may_run() {
             return Err(Status::BadState);
         }
         core::mem::swap(&mut *one.shape.name.lock(), &mut *other.shape.name.lock());
