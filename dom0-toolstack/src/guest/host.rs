@@ -120,8 +120,15 @@ impl Devices {
             Attachment::Bridge { bridge } => {
                 wanted.kind = bridge.as_ref().map(|_| network::attachment::Kind::Bridge);
             }
-            Attachment::Nat { ip, forwards } => {
-                wanted.kind = Some(network::attachment::Kind::Nat);
+            Attachment::Gateway {
+                routed,
+                ip,
+                forwards,
+            } => {
+                wanted.kind = Some(match routed {
+                    true => network::attachment::Kind::Routed,
+                    false => network::attachment::Kind::Nat,
+                });
                 wanted.address = *ip;
                 wanted.forwards = forwards.iter().map(forward).collect();
             }

@@ -69,8 +69,13 @@ impl Peer {
     /// Pings `target` once, resolving it first when needed. Returns the round-trip time of the
     /// ping alone.
     pub fn ping(&self, target: Ipv4Addr, timeout: Duration) -> Result<Duration> {
+        self.ping_by(target, target, timeout)
+    }
+
+    /// The same by a route: `next` has the target behind it.
+    pub fn ping_by(&self, next: Ipv4Addr, target: Ipv4Addr, timeout: Duration) -> Result<Duration> {
         let deadline = Instant::now() + timeout;
-        let mac = self.resolve(target, deadline)?;
+        let mac = self.resolve(next, deadline)?;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let [high, low] = sequence.to_be_bytes();
         let tag = [0x67, 0x77, high, low];

@@ -154,7 +154,7 @@ fn each_refusal_names_its_reason() {
         ("disk=[7]", "'disk' is a [\"text\", ...]"),
         ("disk=['a/b,,vda','a/c,,xvda']", "two disks vda"),
         ("disk=['a/b,,vda','a/b,,vdb,r']", "'a/b' is a disk already"),
-        ("vif=type=tap", "neither 'nat' nor 'bridge'"),
+        ("vif=type=tap", "neither 'nat' nor 'routed' nor 'bridge'"),
         (
             "vif=['mac=02:00:00:00:00:01','mac=02:00:00:00:00:01']",
             "two vifs with this mac",

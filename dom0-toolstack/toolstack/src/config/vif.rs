@@ -1,4 +1,4 @@
-//! Entries of `vif`: `mac=..,type=nat|bridge,bridge=..,rate=10MB/s,ip=..,forward=tcp:2222:22`.
+//! Entries of `vif`: `mac=..,type=bridge|nat|routed,bridge=..,rate=10MB/s,ip=..,forward=tcp:2222:22`.
 
 use super::pairs::{Pairs, once, words};
 use alloc::format;
@@ -66,9 +66,11 @@ pub enum Attachment {
         /// Name of the bridge, if one was given; there is one.
         bridge: Option<String>,
     },
-    /// A network of the host's own, routed with address translation; the guest gets its address by
-    /// DHCP.
-    Nat {
+    /// A network of the host's own with the host as its gateway; the guest gets its address by DHCP.
+    Gateway {
+        /// Whether others see the guest's address, and need a route to it by this host; otherwise
+        /// they see the host's (NAT).
+        routed: bool,
         /// The address the guest is to get; any if none is given.
         ip: Option<Ipv4Addr>,
         /// Ports of the host that lead to the guest.
@@ -162,7 +164,7 @@ impl Vif {
                 "mac" => once(&mut mac, "mac", Mac::parse(&value)?)?,
                 "rate" => once(&mut rate_bytes, "rate", rate(&value)?)?,
                 "bridge" => once(&mut bridge, "bridge", bridge_name(&value)?)?,
-                "type" => once(&mut kind, "type", is_nat(&value)?)?,
+                "type" => once(&mut kind, "type", Kind::parse(&value)?)?,
                 "ip" => {
                     let parsed = value.parse::<Ipv4Addr>();
                     let parsed = parsed.map_err(|_| format!("ip '{value}' is no IPv4 address"))?;
@@ -183,14 +185,18 @@ impl Vif {
             }
         }
         let attachment = match kind {
-            Some(true) if bridge.is_some() => {
+            Some(Kind::Nat | Kind::Routed) if bridge.is_some() => {
                 return Err("'bridge' needs type=bridge".into());
             }
-            Some(true) => Attachment::Nat { ip, forwards },
-            Some(false) | None if ip.is_some() || !forwards.is_empty() => {
-                return Err("'ip' and 'forward' need type=nat".into());
+            Some(kind @ (Kind::Nat | Kind::Routed)) => Attachment::Gateway {
+                routed: kind == Kind::Routed,
+                ip,
+                forwards,
+            },
+            Some(Kind::Bridge) | None if ip.is_some() || !forwards.is_empty() => {
+                return Err("'ip' and 'forward' need type=nat or type=routed".into());
             }
-            Some(false) | None => Attachment::Bridge { bridge },
+            Some(Kind::Bridge) | None => Attachment::Bridge { bridge },
         };
         Ok(Self {
             mac,
@@ -209,8 +215,12 @@ impl fmt::Display for Vif {
                     write!(f, ",bridge={bridge}")?;
                 }
             }
-            Attachment::Nat { ip, forwards } => {
-                f.write_str("type=nat")?;
+            Attachment::Gateway {
+                routed,
+                ip,
+                forwards,
+            } => {
+                f.write_str(if *routed { "type=routed" } else { "type=nat" })?;
                 if let Some(ip) = ip {
                     write!(f, ",ip={ip}")?;
                 }
@@ -229,11 +239,23 @@ impl fmt::Display for Vif {
     }
 }
 
-fn is_nat(text: &str) -> Result<bool, String> {
-    match text {
-        "nat" => Ok(true),
-        "bridge" => Ok(false),
-        other => Err(format!("type '{other}' is neither 'nat' nor 'bridge'")),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Bridge,
+    Nat,
+    Routed,
+}
+
+impl Kind {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "bridge" => Ok(Self::Bridge),
+            "nat" => Ok(Self::Nat),
+            "routed" => Ok(Self::Routed),
+            other => Err(format!(
+                "type '{other}' is neither 'nat' nor 'routed' nor 'bridge'"
+            )),
+        }
     }
 }
 
@@ -294,6 +316,7 @@ mod tests {
                 "type=nat,rate=100Mb/s,forward=tcp:2222:22,forward=udp:53:53,ip=10.0.3.7",
                 "type=nat,ip=10.0.3.7,forward=tcp:2222:22,forward=udp:53:53,rate=12500000B/s",
             ),
+            ("type=routed,ip=10.0.3.7", "type=routed,ip=10.0.3.7"),
         ] {
             let vif = Vif::parse(text).unwrap();
             assert_eq!(vif.to_string(), want);
@@ -306,7 +329,7 @@ mod tests {
     fn refusals_say_what() {
         for (text, part) in [
             ("nat", "no KEY=VALUE"),
-            ("type=tap", "neither 'nat' nor 'bridge'"),
+            ("type=tap", "neither 'nat' nor 'routed' nor 'bridge'"),
             ("mac=1", "has not the form"),
             ("mac=00:16:3e:01:02:03:04", "has not the form"),
             ("mac=00:16:3e:01:02:+3", "has not the form"),
@@ -319,6 +342,7 @@ mod tests {
             ("rate=1MB/s@50ms", "not implemented: the interval"),
             ("ip=10.0.0.1", "need type=nat"),
             ("type=nat,bridge=a", "needs type=bridge"),
+            ("type=routed,bridge=a", "needs type=bridge"),
             ("type=nat,ip=10.0.0.256", "no IPv4 address"),
             ("type=nat,forward=tcp:0:22", "has not the form"),
             ("type=nat,forward=sctp:1:22", "has not the form"),

@@ -279,8 +279,8 @@ fn check_sharing(config: &Config, other: &Entry, problems: &mut Problems) {
                 problems.push((Spot::Vif(index), what));
             }
             let (
-                Attachment::Nat { forwards, .. },
-                Attachment::Nat {
+                Attachment::Gateway { forwards, .. },
+                Attachment::Gateway {
                     forwards: taken, ..
                 },
             ) = (&vif.attachment, &their.attachment)

@@ -373,7 +373,8 @@ fn network_list<S: Site>(
             slot.map_or_else(|| "-".into(), |slot| format!("{slot:02x}")),
             match vif.attachment {
                 Attachment::Bridge { .. } => "bridge".into(),
-                Attachment::Nat { .. } => "nat".into(),
+                Attachment::Gateway { routed: true, .. } => "routed".into(),
+                Attachment::Gateway { routed: false, .. } => "nat".into(),
             },
             forwards(&vif.attachment),
             slot.map(describe).unwrap_or_default(),
@@ -386,8 +387,8 @@ fn network_list<S: Site>(
 fn forwards(attachment: &Attachment) -> String {
     match attachment {
         Attachment::Bridge { .. } => "-".into(),
-        Attachment::Nat { forwards, .. } if forwards.is_empty() => "-".into(),
-        Attachment::Nat { forwards, .. } => {
+        Attachment::Gateway { forwards, .. } if forwards.is_empty() => "-".into(),
+        Attachment::Gateway { forwards, .. } => {
             let texts: Vec<String> = forwards.iter().map(ToString::to_string).collect();
             texts.join(" ")
         }
