@@ -11,7 +11,7 @@ pub use bounds::{Broken, Claims, Handover, Step};
 
 use godwit_migrate::handover::destination;
 use godwit_migrate::handover::source::{self, Entry};
-use godwit_migrate::handover::{Attempt, Boot, GuestAction, Reply, Request, Tell};
+use godwit_migrate::handover::{Attempt, Boot, GuestAction, Past, Reply, Request, Tell};
 use stateright::{Model, Property};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -60,7 +60,7 @@ pub struct World {
 }
 
 impl World {
-    fn check(&mut self) {
+    fn check(&mut self, has_journal: bool) {
         let claimed = matches!(
             self.source.state,
             Some(source::State::Claimed(_) | source::State::ClaimedCold(_))
@@ -76,6 +76,10 @@ impl World {
         let lost = self.source.state == Some(source::State::Lost);
         if lost && !self.host_lost {
             self.wrong = Some("lost without a host being lost");
+        }
+        let never_ran = !self.destination.has_run && !self.claimed;
+        if lost && !has_journal && self.source.has_memory && never_ran {
+            self.wrong = Some("lost, and all of it is at the source");
         }
     }
 
@@ -118,12 +122,18 @@ impl World {
         }
     }
 
-    fn destination_takes(&mut self, attempt: Attempt, broken: Broken, input: destination::Input) {
-        let destination = &mut self.destination;
+    fn destination_takes(&mut self, attempt: Attempt, model: &Handover, input: destination::Input) {
+        let (broken, destination) = (model.broken, &mut self.destination);
         let state = destination.states.entry(attempt).or_default();
-        let committed = destination.journal.contains(&attempt);
-        let (next, effects) =
-            destination::step(attempt, destination.boot, committed, *state, input);
+        let is_earlier = matches!(input, destination::Input::Request(request)
+            if request.boot.is_some_and(|boot| boot != destination.boot));
+        let past = match destination.journal.contains(&attempt) {
+            true => Past::Committed,
+            false if model.has_journal || !is_earlier => Past::Never,
+            false if broken == Broken::UnsureIsCommitted => Past::Committed,
+            false => Past::Unknown,
+        };
+        let (next, effects) = destination::step(attempt, destination.boot, past, *state, input);
         *state = next;
         if broken == Broken::RefusalsForgotten && next == destination::State::Refused {
             *state = destination::State::Unknown;
@@ -181,18 +191,6 @@ impl World {
         };
         released && !source.has_memory && !source.runs && source.todo.is_empty()
     }
-
-    fn is_settled(&self) -> bool {
-        let source = self.source.state.is_none_or(source::State::is_over);
-        let mut states = self.destination.states.values();
-        source
-            && states.all(|state| {
-                !matches!(
-                    state,
-                    destination::State::Receiving | destination::State::Ready
-                )
-            })
-    }
 }
 
 impl Handover {
@@ -233,7 +231,7 @@ impl Handover {
                     }
                     input => input,
                 };
-                world.destination_takes(attempt, self.broken, input);
+                world.destination_takes(attempt, self, input);
             }
             Step::SourceEffect => world.source_effect(),
             Step::DestinationEffect => world.destination_effect(),
@@ -257,7 +255,7 @@ impl Handover {
                 world.destination.todo.clear();
                 let attempts: Vec<Attempt> = world.destination.states.keys().copied().collect();
                 for attempt in attempts {
-                    world.destination_takes(attempt, self.broken, destination::Input::Restarted);
+                    world.destination_takes(attempt, self, destination::Input::Restarted);
                 }
             }
             Step::DestinationHostCrash => {
@@ -268,6 +266,9 @@ impl Handover {
                 destination.todo.clear();
                 destination.states.clear();
                 destination.runs = false;
+                if !self.has_journal {
+                    destination.journal.clear();
+                }
             }
             Step::SourceColdStart => {
                 world.source.runs = true;
@@ -282,7 +283,7 @@ impl Handover {
                 world.destination.has_run = true;
             }
         }
-        world.check();
+        world.check(self.has_journal);
     }
 
     fn source_input(&self, world: &mut World, input: source::Input) {

@@ -5,3 +5,4 @@
 pub mod domain_life;
 pub mod handover;
 pub mod page_ownership;
+pub mod postcopy;

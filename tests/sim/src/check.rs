@@ -78,12 +78,30 @@ impl Watch {
         (ended(true), ended(false))
     }
 
+    /// What the jobs of the script have told, for who wants to know why.
+    pub fn jobs(&self) -> String {
+        let mut all = String::new();
+        for begun in &self.begun {
+            let job = &begun.job;
+            all += &format!("\n  {} from {}:", job.name, name(begun.host));
+            for line in job.lines(0) {
+                all += &format!("\n    {line}");
+            }
+            all += &format!("\n    {:?}", job.outcome());
+        }
+        all
+    }
+
     /// After every step.
     pub fn look(&mut self, hosts: &[Rc<Host>; 2], guests: &[Guest]) -> Result<(), String> {
         for guest in guests {
             if guest.copies_running(hosts) > 1 {
                 return Err(format!("{} runs twice", guest.name));
             }
+        }
+        let mut parts = hosts.iter().filter_map(|host| host.parts());
+        if let Some(what) = parts.find_map(|parts| parts.hypervisor.wrong()) {
+            return Err(what);
         }
         if hosts.iter().all(|host| host.has_file(OFFLINE)) {
             return Err(format!("{OFFLINE} is in service on both hosts"));
@@ -144,8 +162,7 @@ impl Watch {
                 true => attempt(domain),
                 false => None,
             });
-            // A destination without a journal cannot tell whether it has run it; one with a journal may
-            // have written that it will.
+            // One with a journal may have written that it will run it. One without says that it cannot know.
             let mut coming = coming.into_iter().flatten();
             if coming.any(|attempt| hosts[index].may_have_promised(attempt)) {
                 guest.fate = Fate::MayBeGone("a host lost its power while it moved");
@@ -223,6 +240,10 @@ impl Watch {
             return Err(format!(
                 "{host_name}: {missing} bytes of memory are missing"
             ));
+        }
+        let leaked = parts.hypervisor.leaked_frames();
+        if leaked != 0 {
+            return Err(format!("{host_name}: {leaked} frames belong to nobody"));
         }
         let ids = host.guests(|domain| domain.id);
         let attached = parts.devices.attached.borrow();

@@ -2,6 +2,7 @@
 //! judge of a move: it notices when memory is not what it wrote, and when its clock goes back.
 
 use crate::host::{Host, runs};
+use crate::hypervisor::{SimHypervisor, Wrote};
 use crate::random::Random;
 use godwit_abi::{DomainId, text};
 use godwit_records::{PlatformTime, Record};
@@ -96,8 +97,11 @@ impl Guest {
     /// Lets it run for a while, wherever it does.
     pub fn tick(&mut self, hosts: &[Rc<Host>; 2], now_us: u64) -> Result<(), String> {
         for host in hosts {
+            let Some(parts) = host.parts() else {
+                continue;
+            };
             let done = host.guests(|domain| match self.is(domain) {
-                true if runs(domain) => self.run(host.index, domain, now_us),
+                true if runs(domain) => self.run(host.index, &parts.hypervisor, domain, now_us),
                 true | false => Ok(()),
             });
             done.into_iter().collect::<Result<(), String>>()?;
@@ -107,7 +111,13 @@ impl Guest {
         Ok(())
     }
 
-    fn run(&mut self, host: usize, domain: &mut FakeDomain, now_us: u64) -> Result<(), String> {
+    fn run(
+        &mut self,
+        host: usize,
+        hypervisor: &SimHypervisor,
+        domain: &mut FakeDomain,
+        now_us: u64,
+    ) -> Result<(), String> {
         let here = (host, domain.id);
         if self.home != Some(here) {
             self.arrive(here, domain, now_us)?;
@@ -124,7 +134,7 @@ impl Guest {
         let writes = self.credit / 1_000_000;
         self.credit %= 1_000_000;
         for _ in 0..writes {
-            self.write(domain)?;
+            self.write(hypervisor, domain)?;
         }
         Ok(())
     }
@@ -194,11 +204,11 @@ impl Guest {
         self.memory.contains_key(&page).then_some(page)
     }
 
-    fn write(&mut self, domain: &mut FakeDomain) -> Result<(), String> {
+    fn write(&mut self, hypervisor: &SimHypervisor, domain: &mut FakeDomain) -> Result<(), String> {
         let Some(page) = self.page() else {
             return Ok(());
         };
-        if domain.absent.contains(&page) {
+        if hypervisor.guest_writes(domain, page)? == Wrote::Waits {
             // It stands before its instruction.
             domain.wanted.insert(page);
             return Ok(());

@@ -12,7 +12,9 @@ use godwit_toolstack::host::fake::FakeDomain;
 use godwit_toolstack::hosts::link::{HANDSHAKE_LIMIT_US, HostLink};
 use godwit_toolstack::modules::BootModule;
 use godwit_toolstack::operate::Toolstack;
-use godwit_toolstack::operate::migrate::{Job, MoveOptions, Peers};
+use godwit_toolstack::operate::migrate::{
+    Direction, Evacuated, Job, MoveOptions, Peers, Stage, Wanted, unwatched,
+};
 use godwit_toolstack::site::Site;
 use godwit_toolstack::site::fake::{FakeFiles, FakeStores, kernel};
 use std::cell::{Cell, RefCell};
@@ -68,6 +70,8 @@ pub struct Host {
     ahead_us: Cell<u64>,
     /// After so many writes to its disk its power is to be cut.
     pub cut_after: Cell<Option<u64>>,
+    /// Domains that it has sent back where they came from.
+    pub returned: Rc<Cell<u64>>,
     /// What a jobless host without guests has free.
     pub baseline_bytes: u64,
 }
@@ -93,7 +97,7 @@ impl Host {
         encrypts: bool,
         disk: Option<Rc<SimDisk>>,
     ) -> Rc<Self> {
-        let parts = Parts::default();
+        let parts = Parts::new(index);
         let baseline_bytes = parts.hypervisor.state.borrow().host.free_bytes;
         Rc::new(Self {
             index,
@@ -109,6 +113,7 @@ impl Host {
             peer: RefCell::new(None),
             encrypts,
             cut_after: Cell::new(None),
+            returned: Rc::default(),
             ahead_us: Cell::new(random.below(1 << 40)),
             random,
             baseline_bytes,
@@ -151,7 +156,7 @@ impl Host {
     /// Switches it on, with nothing in its memory.
     pub fn power_on(self: &Rc<Self>) {
         assert!(!self.is_on(), "it is on");
-        *self.parts.borrow_mut() = Some(Rc::default());
+        *self.parts.borrow_mut() = Some(Rc::new(Parts::new(self.index)));
         self.ahead_us.set(self.random.below(1 << 40));
         self.start_dom0();
     }
@@ -172,10 +177,18 @@ impl Host {
         self.executor.kill(Owner::Dom0(self.index));
         *self.tools.borrow_mut() = None;
         if let Some(parts) = self.parts() {
+            parts.hypervisor.dom0_died();
             // dom0's memory.
             parts.devices.quiesced.take();
             parts.devices.written.take();
         }
+    }
+
+    /// The run is over: lets go of all that holds it in turn.
+    pub fn take_apart(&self) {
+        self.crash_dom0();
+        *self.parts.borrow_mut() = None;
+        *self.peer.borrow_mut() = None;
     }
 
     /// Builds dom0 anew.
@@ -238,6 +251,13 @@ impl Host {
         self.is_ready.set(true);
         loop {
             tools.settle(None).await;
+            self.send_back(&tools);
+            for claim in tools.jobs.take_claims() {
+                let (tools, peers) = (Rc::clone(&tools), self.peers());
+                self.spawn(async move {
+                    tools.press_claim(&peers, &claim).await;
+                });
+            }
             let now_us = self.executor.now_us();
             self.executor.sleep_until(now_us + ATTEND_US).await;
         }
@@ -296,7 +316,7 @@ impl Host {
         let line = format!("committed {attempt:016x}");
         let disk = self.disk.borrow();
         disk.as_ref()
-            .is_none_or(|disk| disk.contains(line.as_bytes()))
+            .is_some_and(|disk| disk.contains(line.as_bytes()))
     }
 
     /// Whether there is such a file.
@@ -314,6 +334,54 @@ impl Host {
         self.spawn(async move {
             let _ = tools.migrate_offline(&peers, &peer, path).await;
         });
+    }
+
+    /// `xl host-evacuate`: the moves were begun; remembers those that went when all are over.
+    pub fn evacuate(self: &Rc<Self>, moves: Vec<(DomainId, Evacuated, Rc<Job>)>) {
+        let tools = self.tools().expect("it was asked");
+        for (domain, _, job) in &moves {
+            self.migrate(Rc::clone(job), *domain, unwatched());
+        }
+        let executor = Rc::clone(&self.executor);
+        self.spawn(async move {
+            while moves.iter().any(|(.., job)| job.stage() != Stage::Done) {
+                executor.sleep_until(executor.now_us() + ATTEND_US).await;
+            }
+            let went = |job: &Rc<Job>| job.outcome().is_some_and(|outcome| outcome.is_ok());
+            let moved = moves.into_iter().filter(|(.., job)| went(job));
+            let moved = moved.map(|(_, it, _)| it).collect();
+            tools
+                .remember_evacuated(moved)
+                .await
+                .expect("files are there");
+        });
+    }
+
+    /// `xl host-return`.
+    pub fn ask_back(self: &Rc<Self>) {
+        let Some(tools) = self.tools() else {
+            return;
+        };
+        let (peers, peer) = (self.peers(), self.peer_name());
+        self.spawn(async move {
+            let _ = tools.recall(&peers, &peer).await;
+        });
+    }
+
+    /// What the other host has asked for goes back to it.
+    fn send_back(self: &Rc<Self>, tools: &Rc<Tools>) {
+        for Wanted { domain, name } in tools.jobs.take_wanted() {
+            let now_us = tools.site.now_us();
+            let job = tools
+                .jobs
+                .begin(Direction::Out, &name, &self.peer_name(), now_us);
+            let (tools, peers) = (Rc::clone(tools), self.peers());
+            let returned = Rc::clone(&self.returned);
+            self.spawn(async move {
+                let moved = tools.migrate(&peers, &job, domain, unwatched()).await;
+                returned.set(returned.get() + u64::from(moved.is_ok()));
+            });
+        }
     }
 
     /// Looks at all guests of the host.

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod executor;
 pub mod guest;
 pub mod host;
+pub mod hypervisor;
 pub mod link;
 pub mod random;
 pub mod script;

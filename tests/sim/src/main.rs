@@ -41,10 +41,11 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "{} moves begun, {} moved, {} not; {} events, {} polls, {} s of virtual time",
+        "{} moves begun, {} moved, {} not, {} went back; {} events, {} polls, {} s of virtual time",
         all.begun,
         all.moved,
         all.kept,
+        all.returned,
         all.events,
         all.polls,
         all.time_us / 1_000_000

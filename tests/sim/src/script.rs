@@ -31,6 +31,10 @@ pub enum Event {
     Migrate(usize, MoveOptions),
     /// The configuration of a domain that does not run goes to the other host.
     Offline,
+    /// Every domain of a host goes to the other one.
+    Evacuate(usize),
+    /// The host asks for what went.
+    Return(usize),
     /// A job of the domain is called off.
     Cancel(usize),
     /// A command about the domain.
@@ -72,6 +76,9 @@ pub struct Script {
 /// When the last event is, at the latest.
 pub const SCRIPT_US: u64 = 12_000_000;
 
+/// Runs of 1000 in which hosts are evacuated.
+const EVACUATED_IN_THOUSAND: u64 = 300;
+
 /// A cable like any other.
 pub fn quality(random: &Random, loses: bool) -> Quality {
     Quality {
@@ -111,6 +118,19 @@ impl Profile {
 }
 
 impl Script {
+    /// Empties a host, or both, and fills it again, in some runs. By chance of its own: other runs stay what they were.
+    pub fn evacuate(&mut self, random: &Random) {
+        if !random.one_in_thousand(EVACUATED_IN_THOUSAND) {
+            return;
+        }
+        for _ in 0..random.between(1, 2) {
+            let (host, us) = (random.below(2) as usize, random.below(SCRIPT_US / 2));
+            self.events.push((When::At(us), Event::Evacuate(host)));
+            let back_us = us + random.below(SCRIPT_US - us);
+            self.events.push((When::At(back_us), Event::Return(host)));
+        }
+    }
+
     /// One for `guests` domains.
     pub fn new(random: &Random, guests: usize) -> Self {
         let profile = random.pick(&[

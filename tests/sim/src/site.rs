@@ -2,19 +2,28 @@
 //! of its own.
 
 use crate::executor::Executor;
+use crate::hypervisor::SimHypervisor;
 use crate::random::Random;
-use godwit_toolstack::host::fake::FakeHypervisor;
 use godwit_toolstack::site::Site;
 use godwit_toolstack::site::fake::{FakeDevices, FakeFiles, FakeStores};
 use std::rc::Rc;
 
 /// What lives as long as the host is on.
-#[derive(Default)]
 pub struct Parts {
     /// The hypervisor, with its domains.
-    pub hypervisor: FakeHypervisor,
+    pub hypervisor: SimHypervisor,
     /// The devices.
     pub devices: FakeDevices,
+}
+
+impl Parts {
+    /// Those of a host: one has a log of writes, the other has not.
+    pub fn new(index: usize) -> Self {
+        Self {
+            hypervisor: SimHypervisor::new(index == 0),
+            devices: FakeDevices::default(),
+        }
+    }
 }
 
 /// What dom0 has.
@@ -36,7 +45,7 @@ pub struct SimSite {
 }
 
 impl Site for SimSite {
-    type Hypervisor = FakeHypervisor;
+    type Hypervisor = SimHypervisor;
     type Devices = FakeDevices;
     type Files = FakeFiles;
     type Stores = FakeStores;
@@ -45,7 +54,7 @@ impl Site for SimSite {
         &self.name
     }
 
-    fn hypervisor(&self) -> &FakeHypervisor {
+    fn hypervisor(&self) -> &SimHypervisor {
         &self.parts.hypervisor
     }
 

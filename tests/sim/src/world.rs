@@ -9,7 +9,8 @@ use crate::disk::SimDisk;
 use crate::executor::Executor;
 use crate::guest::{Guest, Pattern};
 use crate::host::{Host, name};
-use crate::link::Cable;
+use crate::hypervisor::SimHypervisor;
+use crate::link::{Cable, Quality};
 use crate::random::Random;
 use crate::script::{Event, Profile, SCRIPT_US, Script, When, quality};
 use godwit_abi::Status;
@@ -28,6 +29,8 @@ const OPERATOR_ROUNDS: u64 = 20;
 const CUT_FOR_US: u64 = 2_000_000;
 /// How much later that may be.
 const LATER_US: u64 = 60_000;
+/// Makes the chance of evacuations another one than that of all else.
+const EVACUATIONS: u64 = 0x65_7661_6375_6174;
 /// More polls than any run takes.
 const POLLS_MAX: u64 = 20_000_000;
 
@@ -47,6 +50,8 @@ pub enum Broken {
     Disk,
     /// Pages that have not come are there for the guest.
     AbsentPages,
+    /// What the processor logs of writes is told nobody.
+    LogOfWrites,
 }
 
 /// What a run came to.
@@ -60,6 +65,8 @@ pub struct Stats {
     pub begun: u64,
     /// Moves that ended with the domain at the other host.
     pub moved: u64,
+    /// Moves that another host had asked for and got.
+    pub returned: u64,
     /// Moves that ended with the domain where it was.
     pub kept: u64,
     /// Virtual time, microseconds.
@@ -74,6 +81,7 @@ impl Stats {
         self.begun += other.begun;
         self.moved += other.moved;
         self.kept += other.kept;
+        self.returned += other.returned;
         self.time_us += other.time_us;
     }
 }
@@ -92,6 +100,8 @@ pub struct World {
     watch: Watch,
     broken: Broken,
     cut: Option<PowerCut>,
+    /// The cable as it was in the beginning.
+    first_quality: Quality,
     /// What happened, for who wants to know why.
     pub log: Rc<RefCell<Vec<String>>>,
     stats: Stats,
@@ -109,7 +119,8 @@ pub fn run_seed(seed: u64, broken: Broken) -> Result<Stats, String> {
     let mut world = World::new(seed, broken);
     let ran = world.run();
     ran.map_err(|what| {
-        let log = world.log.borrow().join("\n  ");
+        let mut log = world.log.borrow().join("\n  ");
+        log += &world.watch.jobs();
         format!("seed {seed} ({:?}): {what}\n  {log}", world.profile)
     })?;
     Ok(world.stats)
@@ -154,7 +165,8 @@ impl World {
     fn new(seed: u64, broken: Broken) -> Self {
         let random = Random::new(seed);
         let executor = Executor::new(random.fork());
-        let cable = Cable::new(&executor, random.fork(), quality(&random, false));
+        let first_quality = quality(&random, false);
+        let cable = Cable::new(&executor, random.fork(), first_quality);
         let encrypts = random.one_in_thousand(300);
         let has_disks = random.one_in_thousand(800) || broken == Broken::Disk;
         let hosts = [0, 1].map(|index| {
@@ -176,6 +188,7 @@ impl World {
         });
         let guests = guests.collect();
         let mut script = Script::new(&random, count);
+        script.evacuate(&Random::new(seed ^ EVACUATIONS));
         if script.profile == Profile::Damage && encrypts {
             script.profile = Profile::All;
         }
@@ -191,6 +204,7 @@ impl World {
             watch: Watch::default(),
             broken,
             cut: None,
+            first_quality,
             log: Rc::default(),
             stats: Stats::default(),
         }
@@ -213,7 +227,19 @@ impl World {
                 tick_us = now_us + if is_late { LATE_TICK_US } else { TICK_US };
                 if self.broken == Broken::AbsentPages {
                     for host in &self.hosts {
-                        host.guests(|domain| domain.absent.retain(|page| page % 7 != 0));
+                        let Some(parts) = host.parts() else {
+                            continue;
+                        };
+                        let shown = host.guests(|domain| {
+                            let shown = |page: &u64| page.is_multiple_of(7);
+                            let pages: Vec<u64> =
+                                domain.absent.iter().copied().filter(shown).collect();
+                            domain.absent.retain(|page| !shown(page));
+                            (domain.id, pages)
+                        });
+                        for (id, pages) in shown {
+                            parts.hypervisor.show(id, &pages);
+                        }
                     }
                 }
                 for guest in &mut self.guests {
@@ -254,7 +280,8 @@ impl World {
         self.events.clear();
         // Whatever is broken is mended when its time has come; then all must end well.
         self.go(SETTLE_US, |world| world.later.is_empty())?;
-        self.cable.quality.set(quality(&Random::new(1), false));
+        // Not another one: nobody can foresee that in the middle of a move.
+        self.cable.quality.set(self.first_quality);
         self.cable.damage.set(None);
         self.say("everything is well again");
         let mut settled = false;
@@ -366,6 +393,8 @@ impl World {
         match event {
             Event::Migrate(guest, options) => self.migrate(guest, options),
             Event::Offline => self.offline(),
+            Event::Evacuate(index) => self.evacuate(index),
+            Event::Return(index) => self.hosts[index].ask_back(),
             Event::Cancel(guest) => self.cancel(guest),
             Event::Command(verb, guest) => self.command(verb, guest),
             Event::End(guest, again) => self.end(guest, again),
@@ -414,17 +443,48 @@ impl World {
 
     fn count(&mut self) {
         (self.stats.moved, self.stats.kept) = self.watch.outcomes();
+        self.stats.returned = self.hosts.iter().map(|host| host.returned.get()).sum();
+    }
+}
+
+impl Drop for World {
+    /// Tasks hold their hosts, and hosts their executor and each other: taken apart, or a run's memory is never given back.
+    fn drop(&mut self) {
+        for host in &self.hosts {
+            host.take_apart();
+        }
     }
 }
 
 impl Broken {
-    fn apply(self, hypervisor: &godwit_toolstack::host::fake::FakeHypervisor) {
+    fn apply(self, hypervisor: &SimHypervisor) {
         let mut state = hypervisor.state.borrow_mut();
         match self {
             Broken::Nothing | Broken::Disk | Broken::AbsentPages => {}
+            Broken::LogOfWrites => hypervisor.loses_log.set(true),
             Broken::NoteOfTheMove => state.ignored_blob = Some(2),
             Broken::NoteOfArrivals => state.ignored_blob = Some(3),
             Broken::DirtyPages => state.forgotten_writes = Some(7),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_run_is_left() {
+        for seed in 0..4 {
+            let mut world = World::new(seed, Broken::Nothing);
+            world.run().unwrap();
+            let (executor, cable) = (Rc::downgrade(&world.executor), Rc::downgrade(&world.cable));
+            drop(world);
+            assert_eq!(
+                (executor.strong_count(), cable.strong_count()),
+                (0, 0),
+                "seed {seed}"
+            );
         }
     }
 }

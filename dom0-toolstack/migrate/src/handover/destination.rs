@@ -1,6 +1,6 @@
 //! The destination's side of the handover: runs the guest once it is told to, or never.
 
-use super::{Ask, Attempt, Boot, Effects as AnyEffects, GuestAction, Reply, Request, Tell};
+use super::{Ask, Attempt, Boot, Effects as AnyEffects, GuestAction, Past, Reply, Request, Tell};
 
 /// How far an attempt is at the destination. Kept until the host is restarted, `Refused` too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -43,11 +43,11 @@ pub enum Input {
 /// What a step wants done.
 pub type Effects = AnyEffects<Entry, Reply>;
 
-/// One step of `attempt` on the boot `here`. `committed`: the journal on disk says so of this attempt.
+/// One step of `attempt` on the boot `here`. `past`: what the journal on disk says of earlier boots.
 pub fn step(
     attempt: Attempt,
     here: Boot,
-    committed: bool,
+    past: Past,
     state: State,
     input: Input,
 ) -> (State, Effects) {
@@ -63,13 +63,18 @@ pub fn step(
         Input::Request(request) if request.attempt != attempt => (state, Effects::NONE),
         Input::Request(request) => match request.boot {
             Some(boot) if boot != here => {
+                let tell = match past {
+                    Past::Never => Tell::Gone { committed: false },
+                    Past::Committed => Tell::Gone { committed: true },
+                    Past::Unknown => Tell::Unsure,
+                };
                 let gone = Reply {
                     attempt,
                     boot,
-                    tell: Tell::Gone { committed },
+                    tell,
                 };
                 // What is committed is cancelled by nobody but a source that has claimed it.
-                let withdrawn = committed && request.ask == Ask::Cancel;
+                let withdrawn = past == Past::Committed && request.ask == Ask::Cancel;
                 let effects = Effects {
                     journal: withdrawn.then_some(Entry::Withdrawn),
                     send: Some(gone),
@@ -78,7 +83,9 @@ pub fn step(
                 (state, effects)
             }
             // An old offer, of an attempt that an earlier boot committed: what it left is this host's.
-            Some(_) | None if committed && state == State::Unknown => (state, Effects::NONE),
+            Some(_) | None if past == Past::Committed && state == State::Unknown => {
+                (state, Effects::NONE)
+            }
             Some(_) | None => asked(state, request.ask, tell),
         },
         Input::Proven => match state {

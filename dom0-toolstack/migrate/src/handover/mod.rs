@@ -10,7 +10,7 @@
 //! 4. `send`.
 //!
 //! A dom0 that was restarted gives `Restarted` to the kept state; a host that was restarted has only
-//! its journal, see [`source::after_host_restart`] and the `committed` argument of
+//! its journal, see [`source::after_host_restart`] and the `past` argument of
 //! [`destination::step`]. Guest actions and journal entries may come twice and must not mind.
 //!
 //! The three rules (each is needed: `tests/model` finds two running guests without any of them):
@@ -19,7 +19,8 @@
 //!    back, only the destination's word that this attempt will never run.
 //! 2. Every message carries the attempt. A destination that has refused one refuses it for ever.
 //! 3. Every request after the offer is addressed to the boot of the destination that accepted. A
-//!    later boot only says that that boot is no more, and whether its journal had committed.
+//!    later boot only says that that boot is no more, and whether its journal had committed. Without a
+//!    journal it says that it cannot know: a source that has the memory keeps it until its operator speaks.
 //!
 //! An operator may claim a guest whose destination will never answer ([`source::Input::Claim`]). The
 //! machines cannot know whether that is true. If it is not, the two hosts find out when they talk
@@ -79,6 +80,19 @@ pub enum Tell {
         /// It had promised to run the guest, and the guest was lost with it.
         committed: bool,
     },
+    /// That boot is over, and nothing is written of what it promised.
+    Unsure,
+}
+
+/// What is written of what the earlier boots of a destination promised in an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Past {
+    /// That they never did.
+    Never,
+    /// That one of them did.
+    Committed,
+    /// Nothing: there was no journal.
+    Unknown,
 }
 
 /// From the destination to the source.

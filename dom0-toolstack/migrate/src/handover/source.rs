@@ -232,7 +232,9 @@ fn replied(attempt: Attempt, state: State, reply: Reply) -> (State, Effects) {
             Tell::Accepted => (State::Copying(reply.boot), Effects::NONE),
             Tell::Refused => give_up(attempt, state),
             // Of an earlier offer's boot, or nonsense.
-            Tell::Ready | Tell::Running | Tell::Gone { .. } => (state, Effects::NONE),
+            Tell::Ready | Tell::Running | Tell::Gone { .. } | Tell::Unsure => {
+                (state, Effects::NONE)
+            }
         },
         State::Copying(boot) | State::Proving(boot) if reply.boot == boot => match reply.tell {
             Tell::Ready if matches!(state, State::Proving(_)) => (
@@ -242,7 +244,7 @@ fn replied(attempt: Attempt, state: State, reply: Reply) -> (State, Effects) {
                     ..ask(attempt, Some(boot), Ask::Commit)
                 },
             ),
-            Tell::Refused | Tell::Gone { .. } => give_up(attempt, state),
+            Tell::Refused | Tell::Gone { .. } | Tell::Unsure => give_up(attempt, state),
             Tell::Accepted | Tell::Ready | Tell::Running => (state, Effects::NONE),
         },
         State::Committing(boot) | State::Orphaned(boot) if reply.boot == boot => {
@@ -256,15 +258,22 @@ fn replied(attempt: Attempt, state: State, reply: Reply) -> (State, Effects) {
                     settle(State::Released, GuestAction::AllowStart)
                 }
                 Tell::Gone { committed: true } => settle(State::Lost, GuestAction::Discard),
+                // It may never have run: what is here may be all there is of it. Only the operator can know.
+                Tell::Unsure if in_memory => (state, Effects::NONE),
+                Tell::Unsure => settle(State::Lost, GuestAction::Discard),
                 Tell::Accepted | Tell::Ready => (state, Effects::NONE),
             }
         }
         State::Claimed(boot) | State::ClaimedCold(boot) if reply.boot == boot => match reply.tell {
             Tell::Running => settle(State::Disputed, GuestAction::Pause),
-            Tell::Refused | Tell::Gone { .. } if matches!(state, State::Claimed(_)) => {
+            Tell::Refused | Tell::Gone { .. } | Tell::Unsure
+                if matches!(state, State::Claimed(_)) =>
+            {
                 settle(State::Kept, GuestAction::Run)
             }
-            Tell::Refused | Tell::Gone { .. } => settle(State::Released, GuestAction::AllowStart),
+            Tell::Refused | Tell::Gone { .. } | Tell::Unsure => {
+                settle(State::Released, GuestAction::AllowStart)
+            }
             Tell::Accepted | Tell::Ready => (state, Effects::NONE),
         },
         // A destination that still waits for an attempt that is over here.

@@ -70,6 +70,7 @@ impl Reply {
             Tell::Refused => 3,
             Tell::Gone { committed: false } => 4,
             Tell::Gone { committed: true } => 5,
+            Tell::Unsure => 6,
         };
         encode(self.attempt, self.boot.0, what)
     }
@@ -84,6 +85,7 @@ impl Reply {
             3 => Tell::Refused,
             4 => Tell::Gone { committed: false },
             5 => Tell::Gone { committed: true },
+            6 => Tell::Unsure,
             _ => return None,
         };
         Some(Reply {
@@ -106,7 +108,7 @@ mod tests {
             let request = Request::decode(&bytes);
             let reply = Reply::decode(&bytes);
             assert_eq!(request.is_some(), code < 4);
-            assert_eq!(reply.is_some(), code < 6);
+            assert_eq!(reply.is_some(), code < 7);
             assert!(request.is_none_or(|request| request.encode() == bytes));
             assert!(reply.is_none_or(|reply| reply.encode() == bytes && reply.boot == boot));
         }

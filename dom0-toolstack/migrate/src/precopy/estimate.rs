@@ -70,6 +70,8 @@ pub struct Estimator {
     /// Time, processor's and link's, of pages that were sent again.
     again_us: PerPage,
     fixed_us: u64,
+    /// Bytes a second that may be sent.
+    limit: u64,
 }
 
 impl Estimator {
@@ -82,7 +84,13 @@ impl Estimator {
             again: PerPage::default(),
             again_us: PerPage::default(),
             fixed_us,
+            limit: u64::MAX,
         }
+    }
+
+    /// No more bytes a second may be sent.
+    pub fn set_limit(&mut self, bytes_per_s: u64) {
+        self.limit = bytes_per_s;
     }
 
     /// What stopping costs besides the pages.
@@ -114,9 +122,9 @@ impl Estimator {
         self.dirty.add(pages, passed_us);
     }
 
-    /// Bytes a second.
+    /// Bytes a second, as measured and as may be sent: the first batches go before the limit is felt.
     pub fn link_rate(&self) -> Option<u64> {
-        self.link.per_s()
+        self.link.per_s().map(|rate| rate.min(self.limit))
     }
 
     /// Pages a second.

@@ -242,6 +242,11 @@ impl PreCopy {
         self.estimator.set_fixed_us(fixed_us);
     }
 
+    /// No more bytes a second are to be sent, however many the link carries.
+    pub fn set_limit(&mut self, bytes_per_s: u64) {
+        self.estimator.set_limit(bytes_per_s);
+    }
+
     /// Everything that is still to be sent, for the stop phase or post-copy. Add the last harvest.
     pub fn rest(&mut self, last: &[u64]) -> PageSet {
         let mut rest = core::mem::replace(&mut self.todo, PageSet::new(0));

@@ -204,3 +204,18 @@ fn hot_pages_wait_for_the_end() {
     let most = (PAGES + 600 * u64::from(HOT_HARVESTS)) * 4096;
     assert!(progress.sent_bytes <= most, "{progress:?}");
 }
+
+#[test]
+fn what_may_be_sent_counts_not_what_the_link_carries() {
+    let mut estimator = Estimator::new(FIXED_US);
+    // The first batches go before the limit is felt.
+    estimator.sent(false, 100, 400_000, 10_000);
+    estimator.sent(true, 100, 400_000, 10_000);
+    let free_us = estimator.downtime_us(1_000).unwrap();
+    assert_eq!(free_us, 100_000 + FIXED_US);
+    estimator.set_limit(4_000_000);
+    assert_eq!(estimator.downtime_us(1_000), Some(1_000_000 + FIXED_US));
+    // A limit that the link does not reach is none.
+    estimator.set_limit(400_000_000);
+    assert_eq!(estimator.downtime_us(1_000), Some(free_us));
+}

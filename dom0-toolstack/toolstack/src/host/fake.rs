@@ -64,6 +64,29 @@ pub struct FakeDomain {
     pub blobs: BTreeMap<u32, Vec<u8>>,
 }
 
+impl FakeDomain {
+    fn has_ended(&self) -> bool {
+        let state = self.info.state;
+        state == DomainState::Shutdown as u32 || state == DomainState::Crashed as u32
+    }
+
+    /// One that has ended stays so.
+    fn pause(&mut self) {
+        self.info.pauses += 1;
+        if !self.has_ended() {
+            self.info.state = DomainState::Paused as u32;
+        }
+    }
+
+    fn unpause(&mut self) -> Result<(), Status> {
+        self.info.pauses = self.info.pauses.checked_sub(1).ok_or(Status::BadState)?;
+        if self.info.pauses == 0 && !self.has_ended() {
+            self.info.state = DomainState::Running as u32;
+        }
+        Ok(())
+    }
+}
+
 /// State behind the `&self` methods.
 pub struct FakeState {
     /// What `host_info` answers.

@@ -173,6 +173,9 @@ impl<S: Site> Toolstack<S> {
         if domain == DomainId::CONTROL {
             return Err(OperateError::Refused(Status::Denied));
         }
+        if let Some(done) = self.drop_unsure(domain).await {
+            return done;
+        }
         let _busy = match self.fetches.forget(domain) {
             // Whoever ends it does without the rest of its memory.
             true => self

@@ -21,6 +21,8 @@ pub enum Broken {
     CommitsBeforeJournal,
     /// A claim ends the attempt: nobody tells the destination.
     ClaimIsTheEnd,
+    /// A destination that has no journal says that it had promised, not that it cannot know.
+    UnsureIsCommitted,
 }
 
 /// When the operator claims the guest.
@@ -44,6 +46,8 @@ pub struct Handover {
     pub crashes: u8,
     /// When the operator claims the guest.
     pub claims: Claims,
+    /// The destination has a disk for its journal.
+    pub has_journal: bool,
     /// What is broken.
     pub broken: Broken,
 }

@@ -23,8 +23,9 @@ impl Handover {
                 }
             }
             for attempt in attempts {
-                let present =
-                    attempt == world.source.attempt && !state.is_none_or(source::State::is_over);
+                let present = attempt == world.source.attempt
+                    && !state.is_none_or(source::State::is_over)
+                    && !world.awaits_operator(self.has_journal);
                 if gives_up || !present {
                     steps.push(Step::Destination(attempt, destination::Input::GiveUp));
                 } else {
@@ -45,15 +46,20 @@ impl Handover {
             if world.wrong.is_some() {
                 return false;
             }
-            if world.is_settled() {
+            if world.is_settled(self.has_journal) {
                 if world.source.runs && world.destination.runs {
                     return false;
                 }
                 let disputed = world.source.state == Some(source::State::Disputed);
                 let runs = world.source.runs || world.destination.runs;
                 let lost = world.source.state == Some(source::State::Lost);
-                let startable = world.may_start_cold() || !world.destination.journal.is_empty();
-                return runs || lost || disputed || world.host_lost && startable;
+                // A guest that was moved and has ended with its host may be made again there.
+                let moved = world.source.state == Some(source::State::Moved);
+                let startable = world.may_start_cold()
+                    || !world.destination.journal.is_empty()
+                    || moved && !self.has_journal;
+                let waits = world.awaits_operator(self.has_journal);
+                return runs || lost || disputed || waits || world.host_lost && startable;
             }
         }
         false
@@ -79,5 +85,28 @@ impl Handover {
                 return;
             }
         }
+    }
+}
+
+impl World {
+    /// The destination cannot know, and the source has the memory: this waits for the operator.
+    fn awaits_operator(&self, has_journal: bool) -> bool {
+        let boot = self.destination.boot;
+        let is_earlier = matches!(self.source.state,
+            Some(source::State::Committing(of)) if of != boot);
+        !has_journal && is_earlier && self.source.has_memory && !self.source.runs
+    }
+
+    pub(super) fn is_settled(&self, has_journal: bool) -> bool {
+        let source = self.source.state.is_none_or(source::State::is_over)
+            || self.awaits_operator(has_journal);
+        let mut states = self.destination.states.values();
+        source
+            && states.all(|state| {
+                !matches!(
+                    state,
+                    destination::State::Receiving | destination::State::Ready
+                )
+            })
     }
 }

@@ -12,6 +12,7 @@ fn claimed(attempts: u64, crashes: u8, claims: Claims, broken: Broken) -> impl C
         attempts,
         crashes,
         claims,
+        has_journal: true,
         broken,
     };
     model.checker().threads(2).spawn_bfs().join()
@@ -80,4 +81,29 @@ fn after_a_claim_that_is_not_true_one_copy_stands_still_once_they_have_talked() 
     println!("{} states", checker.unique_state_count());
     let broken = claimed(1, 1, Claims::Anyhow, Broken::ClaimIsTheEnd);
     assert!(ALWAYS.iter().any(|name| broken.discovery(name).is_some()));
+}
+
+/// The destination has no disk for its journal.
+fn without_journal(claims: Claims, broken: Broken) -> impl Checker<Handover> {
+    let model = Handover {
+        attempts: 1,
+        crashes: 2,
+        claims,
+        has_journal: false,
+        broken,
+    };
+    model.checker().threads(2).spawn_bfs().join()
+}
+
+#[test]
+fn a_destination_without_a_journal_never_loses_what_never_ran_there() {
+    for claims in [Claims::Never, Claims::Truly] {
+        let checker = without_journal(claims, Broken::Nothing);
+        for name in ALWAYS {
+            checker.assert_no_discovery(name);
+        }
+        println!("{} states", checker.unique_state_count());
+    }
+    let broken = without_journal(Claims::Never, Broken::UnsureIsCommitted);
+    assert!(broken.discovery(ALWAYS[0]).is_some());
 }

@@ -7,7 +7,7 @@ use crate::host::{Host, runs};
 use godwit_abi::{DomainId, ShutdownReason};
 use godwit_toolstack::command::parse_line;
 use godwit_toolstack::names::id_of;
-use godwit_toolstack::operate::migrate::{Direction, Job, MoveOptions, Stage};
+use godwit_toolstack::operate::migrate::{Direction, Job, MoveOptions, Stage, unwatched};
 use godwit_toolstack::run::{Effect, run};
 use std::rc::Rc;
 
@@ -37,6 +37,25 @@ impl World {
         host.migrate(job, domain, options);
     }
 
+    /// `xl host-evacuate`.
+    pub(super) fn evacuate(&mut self, index: usize) {
+        let host = Rc::clone(&self.hosts[index]);
+        let Some(tools) = host.tools() else {
+            return;
+        };
+        let (peer, now_us) = (host.peer_name(), self.executor.now_us());
+        let mut moves = Vec::new();
+        for (domain, it) in tools.to_evacuate(&peer) {
+            let job = tools.jobs.begin(Direction::Out, &it.name, &peer, now_us);
+            if let Some(guest) = self.guests.iter().position(|guest| guest.name == it.name) {
+                self.stats.begun += 1;
+                self.watch.begun(guest, index, &job, unwatched());
+            }
+            moves.push((domain, it, job));
+        }
+        host.evacuate(moves);
+    }
+
     /// A configuration goes from where it is, in service or not.
     pub(super) fn offline(&self) {
         let is_there = |path| self.hosts.iter().find(|host| host.has_file(path));
@@ -51,6 +70,7 @@ impl World {
             self.offline();
         }
         for guest in 0..self.guests.len() {
+            self.decide(guest);
             let it = &self.guests[guest];
             let lacks =
                 |host: &Rc<Host>| host.guests(|domain| it.is(domain) && !domain.absent.is_empty());
@@ -60,6 +80,41 @@ impl World {
             if stranded && it.fate != Fate::Alive {
                 self.command("destroy", guest);
             }
+        }
+    }
+
+    /// What the other host cannot know since it lost its power without a journal, the operator says: who was there knows
+    /// whether the guest ran.
+    fn decide(&mut self, guest: usize) {
+        let name = self.guests[guest].name.clone();
+        for host in self.hosts.clone() {
+            let Some(tools) = host.tools() else {
+                continue;
+            };
+            let unsure = |job: &Rc<Job>| job.name == name && job.is_unsure();
+            let all = tools.jobs.all();
+            let Some(job) = all
+                .iter()
+                .find(|job| unsure(job) && job.stage() != Stage::Done)
+            else {
+                continue;
+            };
+            let Some(domain) = job.domain() else {
+                continue;
+            };
+            // Where it ran last; if it has ended with its host, nowhere.
+            if self.guests[guest].home != Some((host.index, domain)) {
+                self.command("destroy", guest);
+                continue;
+            }
+            let (peers, name) = (host.peers(), name.clone());
+            let log = Rc::clone(&self.log);
+            host.spawn(async move {
+                let told = tools.resolve_move(&peers, &name).await;
+                let (Ok(told) | Err(told)) = told.map_err(|error| error.to_string());
+                log.borrow_mut()
+                    .push(format!("            resolved: {told}"));
+            });
         }
     }
 

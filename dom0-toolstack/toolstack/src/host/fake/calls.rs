@@ -102,24 +102,12 @@ impl Hypervisor for FakeHypervisor {
 
     fn domain_pause(&self, domain: DomainId) -> Result<(), Status> {
         self.count()?;
-        self.with(domain, |domain| {
-            domain.info.pauses += 1;
-            domain.info.state = DomainState::Paused as u32;
-        })
+        self.with(domain, FakeDomain::pause)
     }
 
     fn domain_unpause(&self, domain: DomainId) -> Result<(), Status> {
         self.count()?;
-        self.with(domain, |domain| {
-            if domain.info.pauses == 0 {
-                return Err(Status::BadState);
-            }
-            domain.info.pauses -= 1;
-            if domain.info.pauses == 0 {
-                domain.info.state = DomainState::Running as u32;
-            }
-            Ok(())
-        })?
+        self.with(domain, FakeDomain::unpause)?
     }
 
     fn memory_populate(&self, domain: DomainId, page: u64, pages: u64) -> Result<u64, Status> {

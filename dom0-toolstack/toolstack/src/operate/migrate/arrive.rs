@@ -22,7 +22,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use godwit_abi::{DomainId, Status};
 use godwit_migrate::handover::destination::{self, Effects, Input, State};
-use godwit_migrate::handover::{Ask, Attempt, Boot, GuestAction};
+use godwit_migrate::handover::{Ask, Attempt, Boot, GuestAction, Past};
 use godwit_migrate::link::Link;
 use godwit_migrate::stream::{Frame, FrameKind};
 
@@ -130,7 +130,8 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
 
     /// One step of the machine; the new state is kept before anything follows from it.
     fn step(&mut self, input: Input) -> Result<Effects, Status> {
-        let (next, effects) = destination::step(self.attempt, self.here, false, self.state, input);
+        let (next, effects) =
+            destination::step(self.attempt, self.here, Past::Never, self.state, input);
         if next != self.state {
             let hypervisor = self.tools.site.hypervisor();
             self.tools.attempts.set(hypervisor, self.attempt, next)?;

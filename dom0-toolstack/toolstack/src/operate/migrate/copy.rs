@@ -121,13 +121,15 @@ impl<'a, S: Site> Copy<'a, S> {
         let spare_bytes = site.spare_bytes().saturating_sub(jobs.lent_bytes());
         let most_pages = spare_bytes / 8 * CACHE_8THS / CACHED_PAGE_BYTES;
         let cache_pages = most_pages.min(info.memory_pages_max);
+        let mut precopy = PreCopy::new(all, options.goals, FIXED_US, now_us);
+        precopy.set_limit(options.bandwidth_bytes.unwrap_or(u64::MAX));
         Ok(Self {
             site,
             domain,
             log: DirtyLog::new(site.hypervisor(), domain)?,
             ranges,
             capacity,
-            precopy: PreCopy::new(all, options.goals, FIXED_US, now_us),
+            precopy,
             encoder: Encoder::new(cache_pages as usize, COSTS),
             _loan: jobs.lend(cache_pages * CACHED_PAGE_BYTES),
             hashes: Hashes::default(),

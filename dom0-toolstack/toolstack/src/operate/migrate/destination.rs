@@ -14,7 +14,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use godwit_migrate::handover::destination::{self, Entry, Input, State};
-use godwit_migrate::handover::{Ask, Attempt, Boot, Request, Tell};
+use godwit_migrate::handover::{Ask, Attempt, Boot, Past, Request, Tell};
 use godwit_migrate::link::Link;
 use godwit_migrate::stream::{Frame, FrameKind};
 
@@ -99,14 +99,9 @@ impl<S: Site> Toolstack<S> {
         self.until_settled(request.attempt).await;
         let state = self.attempts.state(request.attempt);
         let earlier = request.boot.filter(|boot| *boot != here);
-        let committed = earlier.is_some_and(|boot| self.moves.may_have_run(boot, request.attempt));
-        let (next, effects) = destination::step(
-            request.attempt,
-            here,
-            committed,
-            state,
-            Input::Request(request),
-        );
+        let past = earlier.map_or(Past::Never, |boot| self.moves.past(boot, request.attempt));
+        let (next, effects) =
+            destination::step(request.attempt, here, past, state, Input::Request(request));
         // What was not under way cannot come under way by an answer.
         assert!(next == state || next == State::Refused || next == State::Receiving);
         if next == State::Refused {
@@ -127,7 +122,7 @@ impl<S: Site> Toolstack<S> {
         {
             self.tell_of_claim(request.attempt, talk.peer(), state == State::Running);
         }
-        let ours = next == State::Running && !committed;
+        let ours = next == State::Running && past == Past::Never;
         Ok(ours.then_some(request.attempt))
     }
 

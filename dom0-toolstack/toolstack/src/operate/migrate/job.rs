@@ -97,6 +97,9 @@ pub struct Job {
     cancelled: Cell<bool>,
     /// The operator has said that the other host is gone for ever.
     claimed: Cell<bool>,
+    /// The other host answers and cannot know: only the operator can.
+    unsure: Cell<bool>,
+    dropped: Cell<bool>,
     fetched: Cell<Fetched>,
     linked: Cell<bool>,
     lines: RefCell<Vec<String>>,
@@ -163,6 +166,29 @@ impl Job {
     /// Whether the operator has said that the other host is gone for ever.
     pub fn is_claimed(&self) -> bool {
         self.claimed.get()
+    }
+
+    /// The domain it is about, once there is one.
+    pub fn domain(&self) -> Option<DomainId> {
+        self.domain.get()
+    }
+
+    /// The other host was restarted and cannot know whether it ran the domain: the operator says it.
+    pub fn is_unsure(&self) -> bool {
+        self.unsure.get()
+    }
+
+    pub(super) fn set_unsure(&self) {
+        self.unsure.set(true);
+    }
+
+    /// The operator has said that the domain ran there.
+    pub(super) fn is_dropped(&self) -> bool {
+        self.dropped.get()
+    }
+
+    pub(super) fn set_dropped(&self) {
+        self.dropped.set(true);
     }
 
     pub(super) fn set_claimed(&self, claimed: bool) {
@@ -318,6 +344,8 @@ impl Jobs {
             actual: Cell::new(None),
             cancelled: Cell::new(false),
             claimed: Cell::new(false),
+            unsure: Cell::new(false),
+            dropped: Cell::new(false),
             fetched: Cell::default(),
             linked: Cell::new(true),
             lines: RefCell::default(),

@@ -12,7 +12,7 @@
 //!
 //! One journal record has one line or more. Each is written and flushed before what it announces is
 //! done or said. A host without a disk for it writes nothing, and a later boot of it can only say
-//! that it may have run what it took.
+//! that it cannot know whether it ran what it took.
 //!
 //! Entry point for bytes nobody vouches for: [`Line::decode`].
 
@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 use godwit_backends::storage::journal::{Journal, JournalError, Record};
-use godwit_migrate::handover::{Attempt, Boot};
+use godwit_migrate::handover::{Attempt, Boot, Past};
 
 /// Kind of the records that hold lines.
 const LINES: u32 = 1;
@@ -250,11 +250,15 @@ impl MoveJournal {
         disk.checkpoint(&records).await
     }
 
-    /// Whether a boot that is over may have run the domain of an attempt.
-    pub(crate) fn may_have_run(&self, boot: Boot, attempt: Attempt) -> bool {
+    /// What is known of what a boot that is over promised in an attempt.
+    pub(crate) fn past(&self, boot: Boot, attempt: Attempt) -> Past {
         let book = self.book.borrow();
         let is_sure = self.is_kept() && book.boots.contains(&boot);
-        !is_sure || book.committed.contains_key(&attempt)
+        match book.committed.contains_key(&attempt) {
+            true => Past::Committed,
+            false if is_sure => Past::Never,
+            false => Past::Unknown,
+        }
     }
 
     /// Whether it says of an attempt that its domain is this host's.

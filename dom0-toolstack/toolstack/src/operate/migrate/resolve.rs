@@ -3,6 +3,7 @@
 //! | what is undecided | what the word makes of it |
 //! |---|---|
 //! | given up, in memory here | it goes on here (`Claimed`) |
+//! | given up, and the other host was restarted and cannot know whether it ran there | the same; or, by `xl destroy`, it is ended |
 //! | given up before this host was restarted | it may be made again here (`ClaimedCold`) |
 //! | it ran there before its memory (post-copy) | it is lost: neither side has all of it |
 //! | it runs here, memory is missing | nothing: `xl destroy`, or wait |
@@ -105,6 +106,15 @@ impl Undecided {
     fn explain(&self, name: &str) -> String {
         let peer = self.peer();
         let what = match self {
+            Undecided::GivenUp(job) if job.is_unsure() => {
+                return format!(
+                    "domain '{name}' was given up to {peer}, which was restarted since and has no journal that says\n\
+                     whether the domain ran there. It does not run there now. Nobody but you can know:\n\
+                     - if it never ran there, --peer-is-gone lets it go on HERE, and nothing is lost;\n\
+                     - if it ran there, its disks are newer than its memory here, and would be destroyed: xl destroy\n\
+                     {name} ends what is here, and xl create makes it again from its disks.\n"
+                );
+            }
             Undecided::GivenUp(_) => format!(
                 "domain '{name}' was given up to {peer}, and {peer} has not said whether it runs there. Either\n\
                  - it never ran there: then it can go on here and nothing is lost; or\n\
@@ -138,7 +148,7 @@ pub(super) async fn unless_claimed<T>(
 ) -> Option<T> {
     let mut future = pin!(future);
     let mut claimed = pin!(async {
-        while !job.is_claimed() {
+        while !job.is_claimed() && !job.is_dropped() {
             site.sleep_until(site.now_us() + LOOK_US).await;
         }
     });
@@ -244,7 +254,8 @@ impl<S: Site> Toolstack<S> {
     ) -> Result<String, OperateError> {
         let undecided = self.undecided(name)?;
         let peer = String::from(undecided.peer());
-        if self.answers(peers, &peer).await {
+        let is_unsure = matches!(&undecided, Undecided::GivenUp(job) if job.is_unsure());
+        if !is_unsure && self.answers(peers, &peer).await {
             return Err(OperateError::Other(format!(
                 "{peer} answers: it is not gone, and says by itself whose the domain is (xl migrate-status)"
             )));
@@ -303,6 +314,28 @@ impl<S: Site> Toolstack<S> {
             false => Err(OperateError::Other(
                 job.lines(0).pop().unwrap_or_else(|| "it is settled".into()),
             )),
+        }
+    }
+
+    /// `xl destroy` of a domain that was given up to a host that cannot know whether it ran there. `None`: it is
+    /// no such domain.
+    pub(in crate::operate) async fn drop_unsure(
+        &self,
+        domain: DomainId,
+    ) -> Option<Result<(), OperateError>> {
+        let job = self.jobs.of(domain).filter(|job| job.is_unsure())?;
+        job.set_dropped();
+        let end_us = self.site.now_us() + HEARD_LIMIT_US;
+        while job.stage() != Stage::Done {
+            if self.site.now_us() > end_us {
+                let what = "it is destroyed as soon as its job hears of it (xl migrate-status)";
+                return Some(Err(OperateError::Other(what.into())));
+            }
+            self.site.sleep_until(self.site.now_us() + LOOK_US).await;
+        }
+        match self.site.hypervisor().domain_info(domain) {
+            Err(Status::NoDomain) => Some(Ok(())),
+            Ok(_) | Err(_) => None,
         }
     }
 

@@ -144,7 +144,7 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         let reply = godwit_migrate::handover::Reply::decode(&frame.body);
         match (frame.kind, reply.map(|reply| reply.tell)) {
             (FrameKind::REPLY, Some(Tell::Running)) => {}
-            (FrameKind::REPLY, Some(Tell::Gone { .. })) => return Ok(Given::Lost),
+            (FrameKind::REPLY, Some(Tell::Gone { .. } | Tell::Unsure)) => return Ok(Given::Lost),
             (_, _) => return Err(unexpected(&talk, &frame)),
         }
         let given = self.give(&mut talk, rest).await?;

@@ -16,6 +16,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use godwit_abi::{DomainId, Status};
+use godwit_migrate::handover::Tell;
 use godwit_migrate::handover::source::{Input, State};
 use godwit_migrate::stream::FrameKind;
 
@@ -32,6 +33,12 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         ));
         let mut pause_us = PAUSE_US;
         while !self.state.is_over() {
+            if self.job.is_dropped() {
+                self.job
+                    .tell("the operator has ended what was left of it here".into());
+                self.state = State::Lost;
+                return Ok(());
+            }
             if self.job.is_claimed() && self.claim().await {
                 return Err(OperateError::Other(format!(
                     "the operator has claimed it: it goes on here, and {} is told when it answers",
@@ -89,6 +96,14 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         let reply = self.hear_reply(&mut talk, 2 * WORK_LIMIT_US).await?;
         self.step(Input::Reply(reply))?;
         let _ = talk.finish(FAREWELL_LIMIT_US).await;
+        if reply.tell == Tell::Unsure && !self.state.is_over() {
+            self.job.set_unsure();
+            return Err(OperateError::Other(format!(
+                "{} was restarted and has no journal that says whether the domain ran there (xl \
+                 migrate-resolve)",
+                self.peer
+            )));
+        }
         Ok(())
     }
 }
