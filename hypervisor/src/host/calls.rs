@@ -115,12 +115,8 @@ impl<B: Hosted> Handler for Caller<'_, B> {
     }
 
     fn domain_at(&mut self, slot: u16) -> Answer<DomainId> {
-        self.host
-            .domains
-            .read()
-            .from(slot)
-            .map(|domain| domain.id)
-            .ok_or(Status::NotFound.into())
+        let found = self.host.domains.read().from(slot).map(|domain| domain.id);
+        found.ok_or(Status::NotFound.into())
     }
 
     fn domain_info(&mut self, domain: DomainId, address: u64, length: u64) -> Answer<()> {

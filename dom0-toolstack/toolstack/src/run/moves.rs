@@ -14,7 +14,7 @@ use godwit_abi::{DomainId, text};
 
 /// Runs one.
 pub(super) async fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveCommand) -> Answer {
-    let jobs = &toolstack.jobs;
+    let (jobs, site) = (&toolstack.jobs, &toolstack.site);
     match command {
         MoveCommand::Migrate {
             domains,
@@ -42,13 +42,12 @@ pub(super) async fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveComma
         MoveCommand::Offline { configs, peer } => Ok(Effect::MoveOffline { configs, peer }),
         MoveCommand::Status { json: true } => print(show::moves_json(&jobs.all(), false)),
         MoveCommand::Status { json: false } => {
-            let now_us = toolstack.site.now_us();
-            print(show::moves(&jobs.all(), jobs.limit(), now_us))
+            print(show::moves(&jobs.all(), jobs.limit(), site.now_us()))
         }
         MoveCommand::History { json: true } => print(show::moves_json(&jobs.all(), true)),
         MoveCommand::History { json: false } => print(show::history(&jobs.all())),
         MoveCommand::Costs => {
-            let now_ns = || toolstack.site.now_us() * 1000;
+            let now_ns = || site.now_us() * 1000;
             print(show::costs(&godwit_migrate::encode::costs::measure(now_ns)))
         }
         MoveCommand::Limit { limit } => {
