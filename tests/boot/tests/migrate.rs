@@ -114,12 +114,29 @@ fn migrate(from: &mut Host, to: &mut Host, options: &str, address: &str) -> Resu
     Ok(said)
 }
 
+/// Moves a guest to its own host: one of its name is there before and after, and the host has as much memory.
+fn to_itself(host: &mut Host, name: &str) -> Result<()> {
+    let before = free_mib(host)?;
+    let line = format!("xl migrate --max-downtime=9000 --verify {name} localhost");
+    let timeout = MOVE_TIMEOUT * host.emulator().slowness();
+    let said = host.console().command(&line, timeout)?;
+    let moved = format!("moved domain '{name}' to localhost");
+    ensure!(said.contains(&moved), "{line}:\n{said}");
+    let list = host.command("xl list")?;
+    let named = list.lines().filter(|line| line.starts_with(name)).count();
+    ensure!(named == 1 && !list.contains("--incoming"), "{list}");
+    no_less(before, free_mib(host)?)
+}
+
 /// There and back, the second time with the options `back`; nothing of it stays on either host.
 fn there_and_back(pair: &mut Pair, guest: &LinuxGuest<'_>, back: &str) -> Result<()> {
     let [a, b] = &mut pair.hosts;
     let free = [free_mib(a)?, free_mib(b)?];
     guest.create(a)?;
     guest.console_until(a, "D t=", BOOT_TIMEOUT)?;
+    let before = written(a, 0)?;
+    to_itself(a, guest.name)?;
+    written(a, before)?;
     migrate(a, b, "", &OTHER.to_string())?;
     migrate(b, a, back, &HOST.to_string())?;
     let status = a.command("xl migrate-status")?;
@@ -246,7 +263,7 @@ fn migrate_postcopy_cut_qemu() -> Result<()> {
     Ok(())
 }
 
-/// A guest that has not begun yet is moved paused, and begins on the other host.
+/// A guest that has not begun yet is moved paused, to its own host first, and begins on the other host.
 fn begins_there(label: &str, emulators: [Emulator; 2]) -> Result<()> {
     let Pair {
         hosts: [mut a, mut b],
