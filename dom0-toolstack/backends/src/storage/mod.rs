@@ -3,8 +3,8 @@
 //! Everything is a [`crate::disk::Disk`] at the bottom and most of it one at the top:
 //!
 //! ```text
-//!   guest's virtio-blk ── Rc<dyn Disk> ──┬── volume::Volume ── store::Store ── drive of the host
-//!                                        └── nbd::NbdDisk ─ ─ ─ server
+//!   guest's virtio-blk ── mirror::SwitchDisk ──┬── volume::Volume ── store::Store ── drive of the host
+//!                                              └── nbd::NbdDisk ─ ─ ─ server
 //!   configurations, kernels, keys ── files::Files ──┐
 //!   migration jobs ── journal::Journal ─────────────┴── partitions of a store
 //! ```
@@ -43,6 +43,7 @@ pub mod info;
 pub mod journal;
 #[cfg(test)]
 mod journal_tests;
+pub mod mirror;
 mod names;
 pub mod nbd;
 pub mod store;

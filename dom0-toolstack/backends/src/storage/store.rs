@@ -5,6 +5,10 @@
 //! operation that fails or a power cut leaves nothing half-made; whoever deletes or shrinks a
 //! volume holds it open for writing meanwhile.
 
+mod prepared;
+
+pub use prepared::NewVolume;
+
 use super::blocks::Blocks;
 use super::copy::{copy, zero};
 use super::error::StoreError;
@@ -402,9 +406,12 @@ impl Store {
     /// A reserved range becomes a volume.
     async fn enter(&self, reserved: &Reservation<'_>) -> Result<(), StoreError> {
         let text = reserved.name.as_deref().expect("a volume has a name");
+        self.enter_range(text, reserved.range).await
+    }
+
+    async fn enter_range(&self, text: &str, range: BlockRange) -> Result<(), StoreError> {
         let name = check_name(text)?;
         let guid = Guid::random(&*self.random);
-        let range = reserved.range;
         let change = |table: &mut Table, _: &[BlockRange]| {
             unused(table, text)?;
             Ok(put(table, name, Guid::LINUX_DATA, guid, range)?)

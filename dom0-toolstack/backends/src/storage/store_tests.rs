@@ -252,3 +252,35 @@ fn nothing_is_left_half_made() {
         }
     }
 }
+
+#[test]
+fn a_volume_in_the_making_is_in_no_table() {
+    let arena = Arena::new(4 << 20);
+    let disk = RamDisk::new(arena.clone(), 16 * MIB / 512, 512);
+    let open = |disk: &Rc<RamDisk>| {
+        let opened = Store::open(disk.clone(), arena.clone(), "d", random());
+        Rc::new(finish(opened).unwrap())
+    };
+    let options = options(None);
+    let made = Store::create(disk.clone(), arena.clone(), "d", random(), &options);
+    finish(made).unwrap();
+    let store = open(&disk);
+    let free = store.free().bytes;
+    let new = store.prepare_volume("web", 2 * MIB, "a move").unwrap();
+    assert_eq!(store.free().bytes, free - 2 * MIB);
+    let clash = store.prepare_volume("web", MIB, "another").err();
+    assert_eq!(clash, Some(StoreError::Exists("web".into())));
+    // Whoever looks after a power cut finds nothing of it.
+    assert!(open(&disk).volumes().is_empty());
+    drop(new);
+    assert_eq!((store.free().bytes, store.volumes().len()), (free, 0));
+    let new = store.prepare_volume("web", 2 * MIB, "a move").unwrap();
+    let volume = new.volume();
+    finish(new.enter()).unwrap();
+    drop(new);
+    assert_eq!(store.lookup("web").unwrap().users[0].name, "a move");
+    assert!(store.open_volume("web", Access::Read, "x").is_err());
+    drop(volume);
+    assert!(store.open_volume("web", Access::Write, "x").is_ok());
+    assert_eq!(open(&disk).lookup("web").unwrap().bytes, 2 * MIB);
+}
