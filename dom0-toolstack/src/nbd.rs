@@ -36,7 +36,7 @@ impl Connector for Server {
 }
 
 /// The clock of the executor.
-struct Clock;
+pub(crate) struct Clock;
 
 impl Timer for Clock {
     fn now_ms(&self) -> u64 {

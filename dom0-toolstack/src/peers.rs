@@ -21,6 +21,7 @@ use godwit_migrate::link::{Link, LinkError};
 use godwit_migrate::pipe::pipe;
 use godwit_toolstack::hosts::MIGRATION_PORT;
 use godwit_toolstack::hosts::link::{HANDSHAKE_LIMIT_US, HostLink, PLAINTEXT_PREFIX};
+use godwit_toolstack::operate::block_migrate::BlockMove;
 use godwit_toolstack::operate::migrate::{
     ARRIVALS_MAX, Direction, GivenUp, Job, LOCALHOST, MoveOptions, OPEN_MAX, Peers, Wanted,
     unwatched,
@@ -254,6 +255,27 @@ pub(crate) fn depart(
     let moving = Box::pin(async move {
         // The job has the outcome.
         let _ = hosts.tools.migrate(&hosts, &mine, domain, options).await;
+        over.signal(());
+    });
+    match run(moving) {
+        Ok(task) => spawner.spawn(task),
+        Err(_) => job.give_up(format!("at most {OPEN_MAX} moves are open at a time")),
+    }
+}
+
+/// Moves disks of one domain, by a task of its own.
+pub(crate) fn carry_disks(
+    hosts: Hosts,
+    spawner: Spawner,
+    job: &Rc<Job>,
+    domain: DomainId,
+    wanted: BlockMove,
+    over: &Over,
+) {
+    let (mine, over) = (Rc::clone(job), Rc::clone(over));
+    let moving = Box::pin(async move {
+        // The job has the outcome.
+        let _ = hosts.tools.block_migrate(&mine, domain, &wanted).await;
         over.signal(());
     });
     match run(moving) {

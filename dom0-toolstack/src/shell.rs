@@ -217,6 +217,12 @@ impl Shell {
                 peer,
                 options,
             } => self.plan_move(&moves, &peer, &options).await,
+            Effect::MoveDisks {
+                domain,
+                name,
+                wanted,
+                json,
+            } => self.move_disks(domain, &name, wanted, json).await,
             Effect::MoveOffline { configs, peer } => self.move_offline(&configs, &peer).await,
             Effect::ResolveMove { domain, text, yes } => {
                 self.resolve_move(&domain, &text, yes).await

@@ -3,15 +3,17 @@
 use crate::guest::{Devices, Guests};
 use crate::heap;
 use crate::hypercall::Host;
+use crate::nbd::Clock;
 use crate::random;
 use crate::stores::HostStores;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use embassy_time::{Instant, Timer};
+use embassy_time::Instant;
 use godwit_backends::network::networks::Networks;
 use godwit_backends::storage::fat::FatError;
 use godwit_backends::storage::files;
+use godwit_backends::storage::nbd::Timer;
 use godwit_toolstack::operate::Toolstack;
 use godwit_toolstack::site::{FileEntry, FileError, Files, Site};
 
@@ -87,7 +89,11 @@ impl Site for ThisHost {
     }
 
     async fn sleep_until(&self, us: u64) {
-        Timer::at(Instant::from_micros(us)).await;
+        embassy_time::Timer::at(Instant::from_micros(us)).await;
+    }
+
+    fn timer(&self) -> Rc<dyn Timer> {
+        Rc::new(Clock)
     }
 
     fn spare_bytes(&self) -> u64 {

@@ -3,6 +3,7 @@
 use crate::disk::Disks;
 use crate::nbd::Exports;
 use crate::random;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -17,10 +18,10 @@ use godwit_backends::storage::files::Files;
 use godwit_backends::storage::gpt::Random;
 use godwit_backends::storage::info::{Space, StoreOptions};
 use godwit_backends::storage::journal::{Journal, Record};
-use godwit_backends::storage::store::Store;
+use godwit_backends::storage::store::{self, Store};
 use godwit_backends::storage::volume::{Access, Volume};
 use godwit_toolstack::config::DiskTarget;
-use godwit_toolstack::site::{StoreInfo, Stores, VolumeInfo};
+use godwit_toolstack::site::{Entering, NewVolume, Room, StoreInfo, Stores, VolumeInfo};
 
 /// All disks of the host, and the stores that some of them are.
 pub(crate) struct HostStores {
@@ -173,6 +174,19 @@ impl HostStores {
     }
 }
 
+/// A volume that is filled first.
+struct Prepared(store::NewVolume);
+
+impl NewVolume for Prepared {
+    fn disk(&self) -> Rc<dyn Disk> {
+        self.0.volume()
+    }
+
+    fn enter(&self) -> Entering<'_> {
+        Box::pin(async { self.0.enter().await.map_err(words) })
+    }
+}
+
 impl Stores for HostStores {
     async fn stores(&self) -> Result<Vec<StoreInfo>, String> {
         let drives = self.drives.borrow();
@@ -257,6 +271,32 @@ impl Stores for HostStores {
     async fn resize_volume(&self, store: &str, name: &str, bytes: u64) -> Result<(), String> {
         let resized: Result<(), StoreError> = self.store(store)?.resize_volume(name, bytes).await;
         resized.map_err(words)
+    }
+
+    async fn rename_volume(&self, store: &str, name: &str, new: &str) -> Result<(), String> {
+        let renamed = self.store(store)?.rename_volume(name, new).await;
+        renamed.map_err(words)
+    }
+
+    async fn room(&self, store: &str) -> Result<Room, String> {
+        let store = self.store(store)?;
+        let free = store.free();
+        Ok(Room {
+            block_bytes: store.block_bytes(),
+            free_bytes: free.bytes,
+            largest_bytes: free.largest_bytes,
+        })
+    }
+
+    async fn prepare_volume(
+        &self,
+        store: &str,
+        name: &str,
+        bytes: u64,
+        user: &str,
+    ) -> Result<Rc<dyn NewVolume>, String> {
+        let prepared = self.store(store)?.prepare_volume(name, bytes, user);
+        Ok(Rc::new(Prepared(prepared.map_err(words)?)))
     }
 
     async fn open(&self, target: &DiskTarget, writable: bool) -> Result<Rc<dyn Disk>, String> {

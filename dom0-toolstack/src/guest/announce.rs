@@ -20,11 +20,7 @@ impl Guests {
             let served = functions.into_iter().flatten();
             let ports = served.filter_map(|served| match &served.kind {
                 Kind::Vif(port) => Some(Rc::clone(port)),
-                Kind::LocalDisk
-                | Kind::RemoteDisk
-                | Kind::Console(_)
-                | Kind::Rng
-                | Kind::Balloon(..) => None,
+                Kind::Disk { .. } | Kind::Console(_) | Kind::Rng | Kind::Balloon(..) => None,
             });
             ports.collect()
         };

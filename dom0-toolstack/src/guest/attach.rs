@@ -124,9 +124,9 @@ impl Guests {
         let served = served.ok_or_else(|| format!("there is no device {slot}"))?;
         // What waits on somebody else, a server or the host's free memory, must not keep a domain
         // from ending. No device of the host has a part in it, so dropping it is safe at any time.
-        match served.kind {
-            Kind::LocalDisk => served.function.quiesce().await,
-            Kind::RemoteDisk
+        match &served.kind {
+            Kind::Disk { is_remote, .. } if !is_remote.get() => served.function.quiesce().await,
+            Kind::Disk { .. }
             | Kind::Vif(_)
             | Kind::Console(_)
             | Kind::Rng

@@ -9,13 +9,16 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::ops::Range;
 use godwit_abi::{DomainId, text};
+use godwit_backends::memory::Memory;
 use godwit_backends::network;
 use godwit_backends::network::bucket::Rate;
 use godwit_backends::network::mac::MacAddress;
 use godwit_backends::network::nat::packet::Protocol as NatProtocol;
 use godwit_backends::network::networks::{GuestPort, Networks};
+use godwit_backends::storage::mirror::SwitchDisk;
 use godwit_backends::virtio;
 use godwit_backends::virtio::balloon::Balloon;
 use godwit_backends::virtio::block::Block;
@@ -79,11 +82,12 @@ impl Devices {
     ) -> Result<(Rc<dyn virtio::Device>, Kind), String> {
         match device {
             Device::Disk(disk) => {
-                let kind = match &disk.target {
-                    DiskTarget::Volume { .. } => Kind::LocalDisk,
-                    DiskTarget::Nbd { .. } => Kind::RemoteDisk,
-                };
-                Ok((self.block(domain, disk).await?, kind))
+                let is_remote = Cell::new(match &disk.target {
+                    DiskTarget::Volume { .. } => false,
+                    DiskTarget::Nbd { .. } => true,
+                });
+                let (block, switch) = self.block(domain, disk).await?;
+                Ok((block, Kind::Disk { switch, is_remote }))
             }
             Device::Vif(vif) => {
                 let port = self.port(vif)?;
@@ -137,7 +141,11 @@ impl Devices {
         attached.map_err(|error| error.to_string())
     }
 
-    async fn block(&self, domain: DomainId, disk: &Disk) -> Result<Rc<Block>, String> {
+    async fn block(
+        &self,
+        domain: DomainId,
+        disk: &Disk,
+    ) -> Result<(Rc<Block>, Rc<SwitchDisk>), String> {
         let name = match Host.domain_info(domain) {
             Ok(info) => domain_of(text(&info.name)).to_string(),
             Err(status) => return Err(status.to_string()),
@@ -147,8 +155,10 @@ impl Devices {
             .stores
             .open_target(&disk.target, !disk.read_only, &user);
         let opened = opening.await?;
-        let memory = Rc::clone(&self.guests.memory) as Rc<_>;
-        Ok(Block::new(opened, memory, &disk.vdev(), None))
+        let memory: Rc<dyn Memory> = Rc::clone(&self.guests.memory) as Rc<_>;
+        let switch = SwitchDisk::new(opened, Rc::clone(&memory), disk.read_only);
+        let block = Block::new(Rc::clone(&switch) as Rc<_>, memory, &disk.vdev(), None);
+        Ok((block, switch))
     }
 
     async fn plug(
@@ -214,6 +224,14 @@ impl DeviceHost for Devices {
             }
         }
         self.guests.forget_if_unused(domain);
+    }
+
+    fn disk(&self, domain: DomainId, slot: u32) -> Option<Rc<SwitchDisk>> {
+        self.guests.disk(domain, slot)
+    }
+
+    fn disk_moved(&self, domain: DomainId, slot: u32, is_remote: bool) {
+        self.guests.disk_moved(domain, slot, is_remote);
     }
 
     async fn quiesce(&self, domain: DomainId) -> Result<(), String> {

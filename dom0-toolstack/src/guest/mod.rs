@@ -34,6 +34,7 @@ use embassy_sync::signal::Signal;
 use godwit_abi::{BLOB_BYTES_MAX, DomainId, Status};
 use godwit_backends::memory::GuestMemory;
 use godwit_backends::network::networks::GuestPort;
+use godwit_backends::storage::mirror::SwitchDisk;
 use godwit_backends::virtio::balloon::Balloon;
 use godwit_backends::virtio::{Interrupts, VirtioFunction};
 use godwit_toolstack::host::Hypervisor;
@@ -67,10 +68,12 @@ struct Served {
 
 /// What a device is over, where somebody asks for it later.
 enum Kind {
-    /// On a disk of the host's own, which always answers in the end.
-    LocalDisk,
-    /// On a server, which may not.
-    RemoteDisk,
+    /// What is behind it, and whether that is on a server: it may never answer. A disk of the host's own
+    /// always does.
+    Disk {
+        switch: Rc<SwitchDisk>,
+        is_remote: Cell<bool>,
+    },
     Vif(Rc<GuestPort>),
     Console(Rc<Screen>),
     Rng,
@@ -131,9 +134,7 @@ impl Guests {
     fn screen(&self, domain: DomainId) -> Option<Rc<Screen>> {
         self.find(domain, |_, served| match &served.kind {
             Kind::Console(screen) => Some(Rc::clone(screen)),
-            Kind::LocalDisk | Kind::RemoteDisk | Kind::Vif(_) | Kind::Rng | Kind::Balloon(..) => {
-                None
-            }
+            Kind::Disk { .. } | Kind::Vif(_) | Kind::Rng | Kind::Balloon(..) => None,
         })
     }
 
@@ -141,22 +142,40 @@ impl Guests {
     fn port(&self, domain: DomainId, slot: u32) -> Option<Rc<GuestPort>> {
         self.find(domain, |at, served| match &served.kind {
             Kind::Vif(port) if at == slot => Some(Rc::clone(port)),
-            Kind::LocalDisk
-            | Kind::RemoteDisk
-            | Kind::Vif(_)
-            | Kind::Console(_)
-            | Kind::Rng
-            | Kind::Balloon(..) => None,
+            Kind::Disk { .. } | Kind::Vif(_) | Kind::Console(_) | Kind::Rng | Kind::Balloon(..) => {
+                None
+            }
         })
+    }
+
+    /// What is behind a guest's disk.
+    fn disk(&self, domain: DomainId, slot: u32) -> Option<Rc<SwitchDisk>> {
+        self.find(domain, |at, served| match &served.kind {
+            Kind::Disk { switch, .. } if at == slot => Some(Rc::clone(switch)),
+            Kind::Disk { .. } | Kind::Vif(_) | Kind::Console(_) | Kind::Rng | Kind::Balloon(..) => {
+                None
+            }
+        })
+    }
+
+    /// Something else is behind a guest's disk.
+    fn disk_moved(&self, domain: DomainId, slot: u32, remote: bool) {
+        self.find(domain, |at, served| match &served.kind {
+            Kind::Disk { is_remote, .. } if at == slot => {
+                is_remote.set(remote);
+                Some(())
+            }
+            Kind::Disk { .. } | Kind::Vif(_) | Kind::Console(_) | Kind::Rng | Kind::Balloon(..) => {
+                None
+            }
+        });
     }
 
     /// Has a guest's balloon leave it `pages` of what it was given.
     fn set_balloon(&self, domain: DomainId, pages: u64) -> Result<(), String> {
         let found = self.find(domain, |_, served| match &served.kind {
             Kind::Balloon(balloon, _) => Some((Rc::clone(balloon), Rc::clone(&served.function))),
-            Kind::LocalDisk | Kind::RemoteDisk | Kind::Vif(_) | Kind::Console(_) | Kind::Rng => {
-                None
-            }
+            Kind::Disk { .. } | Kind::Vif(_) | Kind::Console(_) | Kind::Rng => None,
         });
         let (balloon, function) = found.ok_or("the domain has no balloon")?;
         let info = Host

@@ -3,7 +3,7 @@
 use super::typed::interrupts;
 use super::{Shell, domains};
 use crate::console;
-use crate::peers::{Over, depart, press_claims};
+use crate::peers::{Over, carry_disks, depart, press_claims};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use embassy_futures::select::{Either3, select3};
 use embassy_time::{Duration, Timer};
 use godwit_abi::DomainId;
+use godwit_toolstack::operate::block_migrate::BlockMove;
 use godwit_toolstack::operate::migrate::{Direction, Evacuated, Job, MoveOptions, Stage};
 use godwit_toolstack::show;
 use godwit_toolstack::site::Site;
@@ -84,6 +85,45 @@ impl Shell {
             console::write(format!("remembered for this boot only: {error}\n").as_bytes());
         }
         is_all
+    }
+
+    /// Moves disks of a domain. False: not all of them.
+    pub(super) async fn move_disks(
+        &mut self,
+        domain: DomainId,
+        name: &str,
+        wanted: BlockMove,
+        json: bool,
+    ) -> bool {
+        let over = Over::default();
+        let now_us = self.tools.site.now_us();
+        let peer = wanted.to();
+        let job = self
+            .tools
+            .jobs
+            .begin(Direction::Within, name, &peer, now_us);
+        carry_disks(self.hosts, self.spawner, &job, domain, wanted, &over);
+        let moved = Evacuated {
+            peer,
+            uuid: String::new(),
+            name: name.into(),
+        };
+        let seen = (Stage::Queue, 0);
+        let mut all = [Watched {
+            job,
+            moved,
+            shown: 0,
+            seen,
+        }];
+        let view = View { json, named: false };
+        if !self.watch(&mut all, &over, view).await {
+            console::write(b"^C: it goes on by itself (xl migrate-status)\n");
+            return false;
+        }
+        domains::look();
+        self.tools.look().await;
+        let [one] = &all;
+        one.job.outcome().is_some_and(|outcome| outcome.is_ok())
     }
 
     /// Shows jobs until all are over. False: the operator does not wait.
@@ -244,7 +284,11 @@ impl Watched {
             Some(Ok(told)) => console::write(format!("{told}\n").as_bytes()),
             Some(Err(why)) => {
                 let name = &self.job.name;
-                console::write(format!("{why}\ndomain '{name}' was not moved\n").as_bytes());
+                let what = match self.job.direction {
+                    Direction::Out | Direction::In => "was not moved",
+                    Direction::Within => "goes on with the disks it has",
+                };
+                console::write(format!("{why}\ndomain '{name}' {what}\n").as_bytes());
             }
             None => {}
         }

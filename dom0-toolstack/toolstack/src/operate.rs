@@ -12,6 +12,7 @@
 //! dropped half way.
 
 mod attach;
+pub mod block_migrate;
 mod check;
 mod cpu;
 mod create;

@@ -11,6 +11,7 @@ use crate::editor::Completion;
 use crate::host::Hypervisor;
 use crate::modules;
 use crate::names::{self, id_of, resolve};
+use crate::operate::block_migrate::BlockMove;
 use crate::operate::migrate::{Evacuated, MoveOptions};
 use crate::operate::{OperateError, Toolstack};
 use crate::show::{self, Stream, Tail};
@@ -81,6 +82,17 @@ pub enum Effect {
         peer: String,
         /// How.
         options: MoveOptions,
+    },
+    /// Move disks with [`Toolstack::block_migrate`], showing the job's lines; Ctrl-C calls it off.
+    MoveDisks {
+        /// The domain.
+        domain: DomainId,
+        /// Its name.
+        name: String,
+        /// What and how.
+        wanted: BlockMove,
+        /// Show events as JSON.
+        json: bool,
     },
     /// Give configurations to a host with [`Toolstack::migrate_offline`].
     MoveOffline {

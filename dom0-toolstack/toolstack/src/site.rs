@@ -6,15 +6,20 @@
 
 use crate::config::{Disk, DiskTarget, Mac, Vif};
 use crate::host::Hypervisor;
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::ops::Range;
+use core::pin::Pin;
 use core::task::Poll;
 use godwit_abi::DomainId;
+use godwit_backends::disk::Disk as BackendDisk;
 use godwit_backends::storage::journal::{Journal, Record};
+use godwit_backends::storage::mirror::SwitchDisk;
+use godwit_backends::storage::nbd::Timer;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -88,6 +93,12 @@ pub trait DeviceHost {
     /// Takes all devices from a domain that is about to be destroyed; requests under way are waited
     /// for. To be called also for a domain that has none.
     async fn detach_all(&self, domain: DomainId);
+
+    /// What is between a domain's disk and what is behind it; `None` for other devices.
+    fn disk(&self, domain: DomainId, slot: u32) -> Option<Rc<SwitchDisk>>;
+
+    /// Something else is behind a disk now; `is_remote`: it may not answer for as long as it likes.
+    fn disk_moved(&self, domain: DomainId, slot: u32, is_remote: bool);
 
     /// Waits for the requests under way of a domain that is paused, and begins no more.
     async fn quiesce(&self, domain: DomainId) -> Result<(), String>;
@@ -209,6 +220,28 @@ pub struct VolumeInfo {
     pub bytes: u64,
 }
 
+/// What a store has room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Bytes of a block of its disk.
+    pub block_bytes: u32,
+    /// Bytes that no volume has.
+    pub free_bytes: u64,
+    /// The largest volume that can be made.
+    pub largest_bytes: u64,
+}
+
+/// What [`NewVolume::enter`] gives.
+pub type Entering<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
+
+/// Room for a volume that is filled before it is one; dropped before that it leaves nothing.
+pub trait NewVolume {
+    /// What it holds.
+    fn disk(&self) -> Rc<dyn BackendDisk>;
+    /// Makes it a volume, which is open as long as somebody has the disk.
+    fn enter(&self) -> Entering<'_>;
+}
+
 /// Stores and volumes.
 #[allow(async_fn_in_trait, reason = "one vCPU: nothing is Send")]
 pub trait Stores {
@@ -226,6 +259,18 @@ pub trait Stores {
     async fn delete_volume(&self, store: &str, name: &str) -> Result<(), String>;
     /// Makes a volume larger, or smaller with the loss of its end.
     async fn resize_volume(&self, store: &str, name: &str, bytes: u64) -> Result<(), String>;
+    /// Gives a volume another name; it may be in use.
+    async fn rename_volume(&self, store: &str, name: &str, new: &str) -> Result<(), String>;
+    /// What a store has room for.
+    async fn room(&self, store: &str) -> Result<Room, String>;
+    /// Room for a volume of at least `bytes` that `user` fills; what is there is not zeroed.
+    async fn prepare_volume(
+        &self,
+        store: &str,
+        name: &str,
+        bytes: u64,
+        user: &str,
+    ) -> Result<Rc<dyn NewVolume>, String>;
     /// Opens a volume or an export, for the toolstack itself.
     async fn open(
         &self,
@@ -269,6 +314,8 @@ pub trait Site {
     fn now_us(&self) -> u64;
     /// Waits until that clock has come to `us`.
     async fn sleep_until(&self, us: u64);
+    /// The clock that back ends wait by.
+    fn timer(&self) -> Rc<dyn Timer>;
     /// Memory the toolstack may use for caches, bytes.
     fn spare_bytes(&self) -> u64;
 }

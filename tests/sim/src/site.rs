@@ -4,8 +4,11 @@
 use crate::executor::Executor;
 use crate::hypervisor::SimHypervisor;
 use crate::random::Random;
+use godwit_backends::storage::nbd::Timer;
 use godwit_toolstack::site::Site;
 use godwit_toolstack::site::fake::{FakeDevices, FakeFiles, FakeStores};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 
 /// What lives as long as the host is on.
@@ -42,6 +45,21 @@ pub struct SimSite {
     pub ahead_us: u64,
     /// Chance.
     pub random: Random,
+}
+
+/// The simulation's time.
+struct SimTimer(Rc<Executor>);
+
+impl Timer for SimTimer {
+    fn now_ms(&self) -> u64 {
+        self.0.now_us() / 1000
+    }
+
+    fn sleep(&self, ms: u64) -> Pin<Box<dyn Future<Output = ()>>> {
+        let executor = Rc::clone(&self.0);
+        let until_us = executor.now_us() + ms * 1000;
+        Box::pin(async move { executor.sleep_until(until_us).await })
+    }
 }
 
 impl Site for SimSite {
@@ -88,6 +106,10 @@ impl Site for SimSite {
     async fn sleep_until(&self, us: u64) {
         let until_us = us.saturating_sub(self.ahead_us);
         self.executor.sleep_until(until_us).await;
+    }
+
+    fn timer(&self) -> Rc<dyn Timer> {
+        Rc::new(SimTimer(Rc::clone(&self.executor)))
     }
 
     fn spare_bytes(&self) -> u64 {

@@ -215,6 +215,11 @@ impl Store {
         }
     }
 
+    /// Bytes of a block of its disk.
+    pub fn block_bytes(&self) -> u32 {
+        self.blocks.block_bytes() as u32
+    }
+
     fn align(&self) -> u64 {
         ALIGNMENT_BYTES / self.blocks.block_bytes() as u64
     }

@@ -2,6 +2,7 @@
 
 use crate::config::{Disk, DiskTarget, Vif};
 use crate::hosts::KnownHost;
+use crate::operate::block_migrate::BlockMove;
 use crate::operate::migrate::MoveOptions;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -159,6 +160,13 @@ pub enum MoveCommand {
     Offline {
         configs: Vec<String>,
         peer: String,
+    },
+    /// Disks of a domain, to other stores of this host.
+    Disks {
+        domain: String,
+        wanted: BlockMove,
+        json: bool,
+        dry_run: bool,
     },
     Status {
         json: bool,

@@ -53,7 +53,7 @@ impl Arguments {
         let Some(option) = found else {
             return Err(usage_error(spec, format!("unknown option '{name}'")));
         };
-        if self.has(option.short) {
+        if self.has(option.short) && !option.repeats {
             return Err(usage_error(spec, format!("option '{name}' is given twice")));
         }
         let value = match (option.value, attached) {
@@ -102,6 +102,13 @@ impl Arguments {
         options
             .find(|(name, _)| *name == short)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// All values of an option that repeats.
+    pub(super) fn values(&self, short: char) -> impl Iterator<Item = &str> {
+        let options = self.options.iter();
+        let wanted = options.filter(move |(name, _)| *name == short);
+        wanted.map(|(_, value)| value.as_str())
     }
 
     /// The value of an option as a number in a range.

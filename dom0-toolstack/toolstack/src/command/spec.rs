@@ -72,6 +72,8 @@ pub struct Opt {
     pub value: Option<(&'static str, Kind)>,
     /// What it does.
     pub text: &'static str,
+    /// It may be given again and again.
+    pub repeats: bool,
 }
 
 /// Makes a command of checked words.
@@ -104,6 +106,7 @@ const fn flag(short: char, long: &'static str, text: &'static str) -> Opt {
         long,
         value: None,
         text,
+        repeats: false,
     }
 }
 
@@ -119,6 +122,7 @@ const fn option(
         long,
         value: Some((value, kind)),
         text,
+        repeats: false,
     }
 }
 

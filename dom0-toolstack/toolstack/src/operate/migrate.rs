@@ -74,6 +74,7 @@ pub use objection::{Cause, Objection};
 pub use plan::{Actual, Measured, Prediction, Spread, Window};
 pub use queue::{LIMIT, LIMIT_MAX, OPEN_MAX};
 pub use resolve::Claim;
+pub(super) use rounds::still_there;
 
 use alloc::string::String;
 use godwit_migrate::link::Link;

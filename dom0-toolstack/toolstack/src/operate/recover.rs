@@ -18,6 +18,7 @@ impl<S: Site> Toolstack<S> {
         let recovered = self.registry.recover(hypervisor, is_ours)?;
         let mut told = self.recover_moves().await;
         told.extend(self.recall_moves().await);
+        told.extend(self.recover_disk_moves().await);
         for domain in recovered.unfinished {
             // A move that had come to its end is among them.
             let busy = self.registry.reserve(domain);

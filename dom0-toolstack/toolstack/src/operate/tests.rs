@@ -1,5 +1,6 @@
 //! Making, ending, changing and finding domains again on the fake, and failing at every step.
 
+mod disks;
 mod failing;
 mod living;
 mod moving;

@@ -39,6 +39,25 @@ pub(super) async fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveComma
                 },
             })
         }
+        MoveCommand::Disks {
+            domain,
+            wanted,
+            json,
+            dry_run,
+        } => {
+            let info = resolve(toolstack.site.hypervisor(), &domain)?;
+            let (domain, name) = (id_of(&info), text(&info.name).into());
+            if dry_run {
+                let plan = toolstack.plan_disks(domain, &wanted).await?;
+                return print(plan.text(&wanted));
+            }
+            Ok(Effect::MoveDisks {
+                domain,
+                name,
+                wanted,
+                json,
+            })
+        }
         MoveCommand::Offline { configs, peer } => Ok(Effect::MoveOffline { configs, peer }),
         MoveCommand::Status { json: true } => print(show::moves_json(&jobs.all(), false)),
         MoveCommand::Status { json: false } => {

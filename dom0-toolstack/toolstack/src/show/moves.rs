@@ -1,5 +1,6 @@
 //! `xl migrate-status` and `xl migrate-history`, as tables and as JSON, an object a line.
 
+use crate::operate::block_migrate::DiskProgress;
 use crate::operate::migrate::{Direction, Job, Spread, Stage};
 use crate::table::{Align, Table};
 use alloc::format;
@@ -12,6 +13,7 @@ fn way(job: &Job) -> &'static str {
     match job.direction {
         Direction::Out => "out",
         Direction::In => "in",
+        Direction::Within => "disk",
     }
 }
 
@@ -25,10 +27,32 @@ fn what(job: &Job) -> String {
         Some(Ok(_)) => "moved".into(),
         Some(Err(why)) => why.replace('\n', "; "),
         None if job.stage() == Stage::Fetch => fetching(job),
+        None if !job.disks().is_empty() => disks(job),
         None => job
             .stuck()
             .unwrap_or_else(|| job.lines(0).pop().unwrap_or_default()),
     }
+}
+
+/// How far the disks are.
+fn disks(job: &Job) -> String {
+    let disks = job.disks();
+    let disk = |disk: &DiskProgress| match disk.switched {
+        true => format!("{} moved", disk.vdev),
+        false => {
+            let progress = &disk.progress;
+            format!(
+                "{} {} % of {} KiB copied, {} KiB mirrored, {} regions to compare",
+                disk.vdev,
+                disk.percent(),
+                progress.bytes >> 10,
+                progress.mirrored_bytes >> 10,
+                progress.unproved,
+            )
+        }
+    };
+    let all: Vec<String> = disks.iter().map(disk).collect();
+    all.join("; ")
 }
 
 /// `xl migrate-status` at a time of the host's clock: a line a job, with how it ended if it has.
@@ -39,7 +63,7 @@ pub fn moves(jobs: &[Rc<Job>], limit: u32, now_us: u64) -> String {
     let mut table = Table::new(&[
         ("Job", Align::Right, 3),
         ("Name", Align::Left, 16),
-        ("Way", Align::Left, 3),
+        ("Way", Align::Left, 4),
         ("Host", Align::Left, 16),
         ("Stage", Align::Left, 9),
         ("Rounds", Align::Right, 6),
@@ -91,7 +115,7 @@ pub fn history(jobs: &[Rc<Job>]) -> String {
     let mut table = Table::new(&[
         ("Job", Align::Right, 3),
         ("Name", Align::Left, 16),
-        ("Way", Align::Left, 3),
+        ("Way", Align::Left, 4),
         ("Host", Align::Left, 16),
         ("KiB", Align::Right, 20),
         ("Rounds", Align::Right, 8),
@@ -166,7 +190,22 @@ pub fn move_json(job: &Job, event: &str) -> String {
             "duration_us": it.duration_us, "downtime_us": it.downtime_us,
         })
     });
+    let disks: Vec<Value> = job
+        .disks()
+        .iter()
+        .map(|disk| {
+            json!({
+                "disk": disk.vdev, "target": disk.target, "switched": disk.switched,
+                "bytes": disk.progress.bytes, "done_bytes": disk.progress.done_bytes,
+                "copied_bytes": disk.progress.copied_bytes, "zero_bytes": disk.progress.zero_bytes,
+                "mirrored_bytes": disk.progress.mirrored_bytes,
+                "mirrored_requests": disk.progress.mirrored_requests,
+                "unequal": disk.progress.unequal,
+            })
+        })
+        .collect();
     let value = json!({
+        "disks": disks,
         "event": event,
         "job": job.id, "name": job.name, "host": job.peer, "way": way(job),
         "stage": job.stage().to_string(),
@@ -209,6 +248,7 @@ fn fetching(job: &Job) -> String {
             Direction::In => {
                 "link lost: the pages it lacks are on the other host only (xl migrate-resolve says what to do); "
             }
+            Direction::Within => "",
             Direction::Out => "link lost, connecting (xl migrate-resolve if it is gone for ever); ",
         },
     };

@@ -5,16 +5,14 @@ extern crate std;
 
 mod devices;
 mod kernel;
+mod stores;
 
 pub use devices::{Attached, FIRST_SLOT, FakeDevices};
 pub use kernel::kernel;
+pub use stores::{FakeStores, Volumes};
 
 use super::*;
 use crate::host::fake::FakeHypervisor;
-use godwit_backends::disk::Disk as BackendDisk;
-use godwit_backends::fake::{Arena, RamDisk};
-use godwit_backends::memory::Memory;
-use godwit_backends::storage::blocks::Blocks;
 use godwit_backends::storage::fat::FatError;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,8 +21,6 @@ use std::task::{Context, Poll, Waker};
 
 /// Block size of the fake's volumes.
 pub const BLOCK_BYTES: u32 = 512;
-/// Memory for what is read from volumes.
-const ARENA_BYTES: usize = 4 << 20;
 
 /// Runs a future to its end. Panics when it does not end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -101,116 +97,6 @@ impl Files for FakeFiles {
     }
 }
 
-/// Volumes.
-pub struct FakeStores {
-    arena: Rc<dyn Memory>,
-    /// By store and name.
-    pub volumes: RefCell<BTreeMap<(String, String), Rc<RamDisk>>>,
-    /// The partition of the journal, if there is one.
-    pub journal_disk: RefCell<Option<Rc<dyn BackendDisk>>>,
-}
-
-impl Default for FakeStores {
-    fn default() -> Self {
-        Self::over(Arena::new(ARENA_BYTES))
-    }
-}
-
-impl FakeStores {
-    /// Stores whose disks read and write this memory.
-    pub fn over(arena: Rc<dyn Memory>) -> Self {
-        Self {
-            arena,
-            volumes: RefCell::default(),
-            journal_disk: RefCell::new(None),
-        }
-    }
-}
-
-impl Stores for FakeStores {
-    async fn stores(&self) -> Result<Vec<StoreInfo>, String> {
-        Ok(std::vec![StoreInfo {
-            name: Some("main".into()),
-            disk: "nvme0".into(),
-            bytes: 1 << 30,
-            free_bytes: 1 << 29,
-            volumes: self.volumes.borrow().len(),
-        }])
-    }
-
-    async fn create_store(&self, disk: &str, _: &str) -> Result<(), String> {
-        Err(std::format!("'{disk}' has a store already"))
-    }
-
-    async fn check_store(&self, name: &str) -> Result<Vec<String>, String> {
-        match name {
-            "main" => Ok(Vec::new()),
-            name => Err(std::format!("there is no store '{name}'")),
-        }
-    }
-
-    async fn volumes(&self, store: Option<&str>) -> Result<Vec<VolumeInfo>, String> {
-        let volumes = self.volumes.borrow();
-        let wanted = volumes
-            .iter()
-            .filter(|((own, _), _)| store.is_none_or(|store| store == own));
-        let all = wanted.map(|((store, name), disk)| VolumeInfo {
-            store: store.clone(),
-            name: name.clone(),
-            bytes: disk.geometry().bytes(),
-        });
-        Ok(all.collect())
-    }
-
-    async fn create_volume(&self, store: &str, name: &str, bytes: u64) -> Result<(), String> {
-        let key = (store.to_string(), name.to_string());
-        if self.volumes.borrow().contains_key(&key) {
-            return Err(std::format!("there is a volume '{name}' already"));
-        }
-        let blocks = bytes.div_ceil(BLOCK_BYTES.into());
-        let disk = RamDisk::new(self.memory(), blocks, BLOCK_BYTES);
-        self.volumes.borrow_mut().insert(key, disk);
-        Ok(())
-    }
-
-    async fn delete_volume(&self, store: &str, name: &str) -> Result<(), String> {
-        let key = (store.to_string(), name.to_string());
-        let removed = self.volumes.borrow_mut().remove(&key);
-        removed
-            .map(|_| ())
-            .ok_or(std::format!("there is no volume '{name}'"))
-    }
-
-    async fn resize_volume(&self, _: &str, _: &str, _: u64) -> Result<(), String> {
-        Err("the fake's volumes stay as they are".into())
-    }
-
-    async fn open(&self, target: &DiskTarget, _: bool) -> Result<Rc<dyn BackendDisk>, String> {
-        let missing = || std::format!("there is no volume '{target}'");
-        match target {
-            DiskTarget::Volume { store, volume } => {
-                let key = (store.clone(), volume.clone());
-                let disk = self.volumes.borrow().get(&key).cloned();
-                Ok(disk.ok_or_else(missing)?)
-            }
-            DiskTarget::Nbd { .. } => Err(missing()),
-        }
-    }
-
-    async fn journal(&self) -> Result<Option<(Rc<Journal>, Vec<Record>)>, String> {
-        let Some(disk) = self.journal_disk.borrow().clone() else {
-            return Ok(None);
-        };
-        let opened = Journal::open_or_format(Blocks::new(disk, self.memory())).await;
-        let (journal, records) = opened.map_err(|error| error.to_string())?;
-        Ok(Some((Rc::new(journal), records)))
-    }
-
-    fn memory(&self) -> Rc<dyn Memory> {
-        Rc::clone(&self.arena)
-    }
-}
-
 /// The fake.
 pub struct FakeSite {
     /// Its name.
@@ -246,6 +132,25 @@ impl Default for FakeSite {
             no_entropy: Cell::new(false),
             clock_us: Rc::default(),
         }
+    }
+}
+
+/// The fake's clock.
+struct FakeTimer(Rc<Cell<u64>>);
+
+impl Timer for FakeTimer {
+    fn now_ms(&self) -> u64 {
+        self.0.get() / 1000
+    }
+
+    fn sleep(&self, ms: u64) -> Pin<Box<dyn Future<Output = ()>>> {
+        let (clock, until_us) = (Rc::clone(&self.0), self.0.get() + ms * 1000);
+        Box::pin(async move {
+            while clock.get() < until_us {
+                clock.set(clock.get() + CLOCK_STEP_US);
+                yield_now().await;
+            }
+        })
     }
 }
 
@@ -300,6 +205,10 @@ impl Site for FakeSite {
             self.clock_us.set(self.clock_us.get() + CLOCK_STEP_US);
             yield_now().await;
         }
+    }
+
+    fn timer(&self) -> Rc<dyn Timer> {
+        Rc::new(FakeTimer(Rc::clone(&self.clock_us)))
     }
 
     fn spare_bytes(&self) -> u64 {

@@ -98,8 +98,7 @@ impl Mirror {
 
     fn blocks_in(&self, region: u64) -> Range<u64> {
         let size = u64::from(REGION_BYTES) / self.source.block_bytes() as u64;
-        let all = self.source.disk().geometry().blocks;
-        region * size..((region + 1) * size).min(all)
+        region * size..((region + 1) * size).min(self.blocks)
     }
 
     async fn copy_dirty(&self, pass: &mut Pass<'_>) -> Result<(), MirrorError> {
@@ -114,12 +113,23 @@ impl Mirror {
             self.copy_region(pass, &blocks).await?;
             self.dirty.borrow_mut().clear(region);
             drop(held);
-            let left = self.dirty.borrow().count() * u64::from(REGION_BYTES);
-            let mut progress = self.progress.borrow_mut();
-            let done = progress.bytes.saturating_sub(left);
-            progress.done_bytes = progress.done_bytes.max(done);
-            drop(progress);
+            self.note_done();
             self.keep_pace(pass).await?;
+        }
+    }
+
+    fn note_done(&self) {
+        let left = self.dirty.borrow().count() * u64::from(REGION_BYTES);
+        let mut progress = self.progress.borrow_mut();
+        let done = progress.bytes.saturating_sub(left);
+        // What people see never runs backwards.
+        progress.done_bytes = progress.done_bytes.max(done);
+    }
+
+    fn note_unequal(&self, offset: u64) {
+        let unequal = &mut self.progress.borrow_mut().unequal;
+        if unequal.len() < UNEQUAL_NAMED_MAX {
+            unequal.push(offset);
         }
     }
 
@@ -209,11 +219,7 @@ impl Mirror {
             }
             if !self.is_equal(pass, &blocks).await? {
                 let offset = blocks.start * self.source.block_bytes() as u64;
-                let mut progress = self.progress.borrow_mut();
-                if progress.unequal.len() < UNEQUAL_NAMED_MAX {
-                    progress.unequal.push(offset);
-                }
-                drop(progress);
+                self.note_unequal(offset);
                 self.copy_region(pass, &blocks).await?;
                 if !self.is_equal(pass, &blocks).await? {
                     return Err(MirrorError::Unequal { offset });

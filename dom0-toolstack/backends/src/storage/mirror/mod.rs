@@ -80,6 +80,8 @@ pub struct Progress {
 pub struct Mirror {
     source: Blocks,
     target: Blocks,
+    /// Of which so much is the guest's disk; what is behind it may be larger.
+    blocks: u64,
     timer: Rc<dyn Timer>,
     locks: RangeLocks,
     gate: Rc<locks::Gate>,
@@ -95,24 +97,25 @@ pub struct Mirror {
 
 impl Mirror {
     fn new(
-        source: Rc<dyn Disk>,
+        (source, blocks): (Rc<dyn Disk>, u64),
         target: Rc<dyn Disk>,
         memory: &Rc<dyn Memory>,
         timer: Rc<dyn Timer>,
         gate: Rc<locks::Gate>,
     ) -> Mirror {
-        let geometry = source.geometry();
-        let full = || RefCell::new(RegionMap::full(geometry.blocks, geometry.block_bytes));
+        let block_bytes = source.geometry().block_bytes;
+        let full = || RefCell::new(RegionMap::full(blocks, block_bytes));
         Mirror {
             source: Blocks::new(source, Rc::clone(memory)),
             target: Blocks::new(target, Rc::clone(memory)),
+            blocks,
             timer,
             locks: RangeLocks::default(),
             gate,
             dirty: full(),
             unproved: full(),
             progress: RefCell::new(Progress {
-                bytes: geometry.bytes(),
+                bytes: blocks * u64::from(block_bytes),
                 ..Progress::default()
             }),
             failure: RefCell::new(None),
@@ -179,7 +182,7 @@ impl Mirror {
         }
         // What it reads as now, only the source knows: copied again.
         let end = block.checked_add(blocks).ok_or(DiskError::OutOfRange)?;
-        if end > source.geometry().blocks {
+        if end > self.blocks {
             return Err(DiskError::OutOfRange);
         }
         let _held = self.locks.lock(block..end).await;
@@ -199,7 +202,7 @@ impl Mirror {
         S: Future<Output = Result<(), DiskError>>,
         T: Future<Output = Result<(), DiskError>>,
     {
-        if blocks.end > self.source.disk().geometry().blocks {
+        if blocks.end > self.blocks {
             return Err(DiskError::OutOfRange);
         }
         let bytes = (blocks.end - blocks.start) * self.source.block_bytes() as u64;

@@ -74,7 +74,13 @@ impl SwitchDisk {
         }
         let _closed = self.gate.close().await;
         let gate = Rc::clone(&self.gate);
-        let mirror = Rc::new(Mirror::new(self.disk(), target, &self.memory, timer, gate));
+        let mirror = Rc::new(Mirror::new(
+            (self.disk(), ours.blocks),
+            target,
+            &self.memory,
+            timer,
+            gate,
+        ));
         *self.mirror.borrow_mut() = Some(Rc::clone(&mirror));
         Ok(mirror)
     }

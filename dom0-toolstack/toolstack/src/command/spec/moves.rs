@@ -1,10 +1,13 @@
 //! Commands that move domains between hosts.
 
 use super::*;
+use crate::config::vdev;
 use crate::hosts::link::PLAINTEXT_PREFIX;
+use crate::operate::block_migrate::{BlockMove, Destination, DiskChoice};
 use crate::operate::migrate::{DOWNTIME_US, LIMIT_MAX, MoveOptions};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use godwit_migrate::precopy::{Goals, OnMiss};
 
 /// Longest downtime that can be asked for, milliseconds.
@@ -50,6 +53,23 @@ const BANDWIDTH: Opt = option(
     Kind::Text,
     "most MiB a second on the network",
 );
+const BANDWIDTH_DISK: Opt = option(
+    'b',
+    "bandwidth",
+    "MIB",
+    Kind::Text,
+    "most MiB a second that are copied",
+);
+const DISK: Opt = Opt {
+    repeats: true,
+    ..option(
+        'd',
+        "disk",
+        "VDEV=TO",
+        Kind::Text,
+        "a disk and where it goes; again for others",
+    )
+};
 const STOP: Opt = flag('s', "stop-and-copy", "pause it first, then send everything");
 const POSTCOPY: Opt = flag(
     'P',
@@ -89,6 +109,15 @@ pub(super) static SPECS: &[Spec] = &[
     spec("xl migrate-costs", &[], &[],
         ["what a page costs on this host, by the way it is sent", ""],
         |_, _| Ok(Command::Move(MoveCommand::Costs))),
+    spec("xl block-migrate", &[DOMAIN, argument("STORE", Kind::Store, Count::Optional)],
+        &[DISK, BANDWIDTH_DISK, flag('D', "delete-source", "delete the old volume once the new one is used"),
+          flag('n', "dry-run", "check only; change nothing"), JSON],
+        ["move disks of a running domain to other stores while it writes",
+         "All disks go to STORE but those that --disk names. TO is STORE[:VOLUME] or nbd://HOST[:PORT]/EXPORT,\n\
+          whose contents are overwritten. Until both copies are equal the disk is the old one; any failure\n\
+          leaves it there. The old volume is kept as VOLUME.old; the configuration file is changed.\n\
+          xl migrate-status shows it, xl migrate-cancel calls it off.\n"],
+        block_migrate),
     spec("xl migrate-cancel", &[DOMAIN], &[],
         ["call a move off: the domain stays where it is", ""],
         |_, arguments| Ok(on(Action::MigrateCancel, arguments))),
@@ -121,6 +150,60 @@ pub(super) static SPECS: &[Spec] = &[
             Ok(Command::Move(MoveCommand::Return { peer }))
         }),
 ];
+
+fn block_migrate(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
+    let bandwidth_mib = arguments.number('b', 1..=BANDWIDTH_MIB_MAX)?;
+    let mut disks: Vec<DiskChoice> = Vec::new();
+    for text in arguments.values('d') {
+        let (name, to) = text
+            .split_once('=')
+            .ok_or_else(|| usage_error(spec, format!("'{text}' is no VDEV=TO")))?;
+        let index = vdev(name).map_err(|what| usage_error(spec, what))?;
+        if disks.iter().any(|disk| disk.index == index) {
+            return Err(usage_error(spec, format!("{name} is named twice")));
+        }
+        let to = destination(to).map_err(|what| usage_error(spec, what))?;
+        disks.push(DiskChoice { index, to });
+    }
+    let [delete_source, dry_run, json] = ['D', 'n', 'j'].map(|flag| arguments.has(flag));
+    let mut words = arguments.positional();
+    let domain = words.remove(0);
+    let rest = words.pop();
+    if disks.is_empty() && rest.is_none() {
+        return Err(usage_error(spec, "name a STORE, or disks by --disk".into()));
+    }
+    let wanted = BlockMove {
+        disks,
+        rest,
+        bandwidth_bytes: bandwidth_mib.map(|mib| u64::from(mib) << 20),
+        delete_source,
+    };
+    Ok(Command::Move(MoveCommand::Disks {
+        domain,
+        wanted,
+        json,
+        dry_run,
+    }))
+}
+
+/// `STORE[:VOLUME]`, `STORE/VOLUME` or an export.
+fn destination(text: &str) -> Result<Destination, String> {
+    let (store, volume) = match text.split_once(':') {
+        Some((store, volume)) if !volume.starts_with("//") => (store, Some(volume)),
+        Some(_) => return DiskTarget::parse(text).map(Destination::Export),
+        None => match text.split_once('/') {
+            Some((store, volume)) => (store, Some(volume)),
+            None => (text, None),
+        },
+    };
+    // Names follow the rules of targets.
+    let whole = format!("{store}/{}", volume.unwrap_or("x"));
+    DiskTarget::parse(&whole)?;
+    Ok(Destination::Store {
+        store: store.into(),
+        volume: volume.map(String::from),
+    })
+}
 
 fn limit(spec: &'static Spec, arguments: Arguments) -> Result<Command, CommandError> {
     let given = arguments.positional();

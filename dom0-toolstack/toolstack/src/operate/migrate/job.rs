@@ -7,6 +7,7 @@ use super::queue::Queue;
 use super::remembered::Remembered;
 use super::resolve::Claim;
 use crate::operate::OperateError;
+use crate::operate::block_migrate::DiskProgress;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -32,6 +33,8 @@ pub enum Direction {
     Out,
     /// Here.
     In,
+    /// Its disks, from one store of this host to another.
+    Within,
 }
 
 /// How far a job is.
@@ -102,6 +105,7 @@ pub struct Job {
     dropped: Cell<bool>,
     fetched: Cell<Fetched>,
     linked: Cell<bool>,
+    disks: RefCell<Vec<DiskProgress>>,
     lines: RefCell<Vec<String>>,
     outcome: RefCell<Option<Result<String, String>>>,
 }
@@ -140,6 +144,18 @@ impl Job {
     /// Whether the two hosts are connected, while memory is fetched.
     pub fn is_linked(&self) -> bool {
         self.linked.get()
+    }
+
+    /// How far its disks are, if it moves disks.
+    pub fn disks(&self) -> Vec<DiskProgress> {
+        self.disks.borrow().clone()
+    }
+
+    /// How far the disk at a place is: the places before it are known.
+    pub(in crate::operate) fn note_disk(&self, at: usize, progress: DiskProgress) {
+        let mut disks = self.disks.borrow_mut();
+        disks.truncate(at);
+        disks.push(progress);
     }
 
     pub(super) fn note_fetched(&self, fetched: Fetched, linked: bool) {
@@ -205,12 +221,12 @@ impl Job {
         self.end(Err(why));
     }
 
-    pub(super) fn enter(&self, stage: Stage) {
+    pub(in crate::operate) fn enter(&self, stage: Stage) {
         // What people see never runs backwards.
         self.stage.set(stage.max(self.stage.get()));
     }
 
-    pub(super) fn concerns(&self, domain: DomainId) {
+    pub(in crate::operate) fn concerns(&self, domain: DomainId) {
         self.domain.set(Some(domain));
     }
 
@@ -262,7 +278,7 @@ impl Job {
         self.actual.set(Some(actual));
     }
 
-    pub(super) fn tell(&self, line: String) {
+    pub(in crate::operate) fn tell(&self, line: String) {
         let mut lines = self.lines.borrow_mut();
         if lines.len() < LINES_MAX {
             lines.push(line);
@@ -276,14 +292,14 @@ impl Job {
         lines.push(line);
     }
 
-    pub(super) fn check_cancelled(&self) -> Result<(), OperateError> {
+    pub(in crate::operate) fn check_cancelled(&self) -> Result<(), OperateError> {
         match self.cancelled.get() {
             true => Err(OperateError::Other("it was called off".into())),
             false => Ok(()),
         }
     }
 
-    pub(super) fn end(&self, outcome: Result<String, String>) {
+    pub(in crate::operate) fn end(&self, outcome: Result<String, String>) {
         *self.outcome.borrow_mut() = Some(outcome);
         self.stage.set(Stage::Done);
         self.domain.set(None);
@@ -332,7 +348,7 @@ impl Jobs {
             begun_us: now_us,
             domain: Cell::new(None),
             stage: Cell::new(match direction {
-                Direction::Out => Stage::Queue,
+                Direction::Out | Direction::Within => Stage::Queue,
                 Direction::In => Stage::Check,
             }),
             progress: Cell::new(None),
@@ -348,6 +364,7 @@ impl Jobs {
             dropped: Cell::new(false),
             fetched: Cell::default(),
             linked: Cell::new(true),
+            disks: RefCell::default(),
             lines: RefCell::default(),
             outcome: RefCell::default(),
         });
@@ -434,6 +451,7 @@ impl Jobs {
         let (to, peer) = match job.direction {
             Direction::Out => ("to", &job.peer),
             Direction::In => ("here from", &job.peer),
+            Direction::Within => ("with its disks to", &job.peer),
         };
         Some(OperateError::Other(format!(
             "domain '{}' is being moved {to} {peer} (xl migrate-status; xl migrate-cancel {domain})",

@@ -2,7 +2,7 @@
 
 use super::job::{Direction, Job, Jobs, Stage};
 use crate::operate::migrate::rounds::still_there;
-use crate::operate::{OperateError, Toolstack};
+use crate::operate::{OperateError, Toolstack, block_migrate};
 use crate::site::Site;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -75,31 +75,55 @@ impl Jobs {
         }
     }
 
-    /// Whether it is a job's turn: fewer than the limit work, and nobody has waited for longer.
+    /// Those that may work at a time, of a job's kind.
+    fn limit_of(&self, job: &Job) -> u32 {
+        match job.direction {
+            Direction::Out | Direction::In => self.limit(),
+            Direction::Within => block_migrate::LIMIT,
+        }
+    }
+
+    /// Whether it is a job's turn: fewer of its kind than the limit work, and nobody has waited for longer.
     fn is_due(&self, job: &Job) -> bool {
         let (mut working, mut before) = (0, 0);
         for other in self.all() {
+            if other.direction != job.direction {
+                continue;
+            }
             match (other.direction, other.stage()) {
-                (Direction::Out, Stage::Queue) => before += u32::from(other.id < job.id),
-                (Direction::Out, Stage::Check | Stage::Copy | Stage::Stop | Stage::Prove) => {
-                    working += 1;
+                (Direction::Out | Direction::Within, Stage::Queue) => {
+                    before += u32::from(other.id < job.id);
                 }
+                (
+                    Direction::Out | Direction::Within,
+                    Stage::Check | Stage::Copy | Stage::Stop | Stage::Prove,
+                ) => working += 1,
                 // One that waits for another host's word may wait for long.
-                (Direction::Out, Stage::HandOver | Stage::Fetch | Stage::Clean | Stage::Done)
+                (
+                    Direction::Out | Direction::Within,
+                    Stage::HandOver | Stage::Fetch | Stage::Clean | Stage::Done,
+                )
                 | (Direction::In, _) => {}
             }
         }
-        before + working < self.limit()
+        before + working < self.limit_of(job)
     }
 }
 
 impl<S: Site> Toolstack<S> {
     /// Waits for a job's turn. An error: it was called off, or its domain has ended meanwhile.
-    pub(super) async fn await_turn(&self, job: &Job, domain: DomainId) -> Result<(), OperateError> {
+    pub(in crate::operate) async fn await_turn(
+        &self,
+        job: &Job,
+        domain: DomainId,
+    ) -> Result<(), OperateError> {
         if !self.jobs.is_due(job) {
-            let limit = self.jobs.limit();
-            let what = "domains are on their way (xl migrate-limit): it waits";
-            job.tell(alloc::format!("{limit} {what}"));
+            let limit = self.jobs.limit_of(job);
+            let what = match job.direction {
+                Direction::Out | Direction::In => "domains are on their way (xl migrate-limit)",
+                Direction::Within => "domains have their disks moved",
+            };
+            job.tell(alloc::format!("{limit} {what}: it waits"));
         }
         while !self.jobs.is_due(job) {
             self.site.sleep_until(self.site.now_us() + LOOK_US).await;

@@ -73,6 +73,7 @@ impl Past {
         let way = match self.direction {
             Direction::Out => "out",
             Direction::In => "in",
+            Direction::Within => "disk",
         };
         let (end, Ok(text) | Err(text)) = match &self.outcome {
             Ok(_) => ("moved", &self.outcome),
@@ -143,6 +144,7 @@ impl Past {
             direction: match *way {
                 "out" => Direction::Out,
                 "in" => Direction::In,
+                "disk" => Direction::Within,
                 _ => return None,
             },
             peer: (*peer).into(),

@@ -233,6 +233,9 @@ impl<S: Site> Toolstack<S> {
             (Direction::Out, _) => other(format!(
                 "nothing is undecided: domain '{name}' is this host's ({stage}; xl migrate-cancel {name})"
             )),
+            (Direction::Within, _) => other(format!(
+                "nothing is undecided: domain '{name}' has its disks moved ({stage}; xl migrate-cancel {name})"
+            )),
             (Direction::In, _) => other(format!(
                 "nothing is undecided: domain '{name}' is {peer}'s ({stage}); when {peer} says nothing for a \
                  while, it is refused by itself"

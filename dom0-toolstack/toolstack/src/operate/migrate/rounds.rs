@@ -92,7 +92,7 @@ fn missed(miss: Miss) -> String {
 }
 
 /// Refuses a domain that has ended.
-pub(super) fn still_there(
+pub(in crate::operate) fn still_there(
     hypervisor: &impl Hypervisor,
     domain: DomainId,
 ) -> Result<DomainInfo, OperateError> {

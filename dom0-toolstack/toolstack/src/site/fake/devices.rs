@@ -5,10 +5,12 @@ extern crate std;
 
 use crate::config::DiskTarget;
 use crate::site::{Device, DeviceHost, Link, yield_now};
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 use godwit_abi::DomainId;
+use godwit_backends::storage::mirror::SwitchDisk;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,6 +43,10 @@ pub struct FakeDevices {
     pub console: RefCell<Vec<u8>>,
     /// What was typed into a virtio console.
     pub typed: RefCell<Vec<u8>>,
+    /// The disks of domains that have one behind them. Tests write here.
+    pub disks: RefCell<BTreeMap<(DomainId, u32), Rc<SwitchDisk>>>,
+    /// What is behind a disk now: another one, and whether that is remote.
+    pub disks_moved: RefCell<Vec<(DomainId, u32, bool)>>,
     /// Domains that were announced.
     pub announced: RefCell<Vec<DomainId>>,
     /// Calls that can fail, made so far.
@@ -160,6 +166,16 @@ impl DeviceHost for FakeDevices {
             .retain(|(id, _), _| *id != domain);
         self.let_go.borrow_mut().retain(|(id, _), _| *id != domain);
         self.quiesced.borrow_mut().retain(|id| *id != domain);
+    }
+
+    fn disk(&self, domain: DomainId, slot: u32) -> Option<Rc<SwitchDisk>> {
+        self.disks.borrow().get(&(domain, slot)).cloned()
+    }
+
+    fn disk_moved(&self, domain: DomainId, slot: u32, is_remote: bool) {
+        self.disks_moved
+            .borrow_mut()
+            .push((domain, slot, is_remote));
     }
 
     async fn quiesce(&self, domain: DomainId) -> Result<(), String> {
