@@ -60,6 +60,7 @@ fn guest_disk_nbd_qemu() -> Result<()> {
     site.create(&format!("'disk=[\"{target},raw,xvda,rw\"]'"))?;
     ensure_all(&site.host.command("xl block-list lin")?, &[&target])?;
     site.shell_succeeds("guest disk path=/dev/vda blocks=256 seed=8")?;
+    moved_while_it_writes(&mut site, &target)?;
     let import = format!("xl volume-import main/copy {target}");
     site.says(&import, "is in use by domain 'lin'")?;
     let guest = site.guest();
@@ -88,6 +89,36 @@ fn guest_disk_nbd_qemu() -> Result<()> {
     let store = site.into_store();
     check_blocks(&store.read_volume("copy")?, 256, 8)?;
     store.check()
+}
+
+/// The guest's disk moves from the server to a volume and back while the guest writes and checks what it wrote.
+fn moved_while_it_writes(site: &mut Served, target: &str) -> Result<()> {
+    const BUSY: &str = "guest disk path=/dev/vda first=512 blocks=64 seed=9";
+    site.says("xl block-migrate lin --disk vdf=main", "it has no vdf")?;
+    site.shell_succeeds(&format!(
+        "(r=1; while [ ! -e /tmp/stop ] && {BUSY} round=$r; do echo $r >/tmp/round; r=$((r+1)); done; \
+         touch /tmp/ended) >/dev/null 2>&1 &"
+    ))?;
+    let there = "xl block-migrate lin --disk vda=main:moved";
+    let said = site.says_in_time(there, "domain 'lin': vda is main/moved")?;
+    ensure_all(
+        &said,
+        &[
+            "both equal, switched in",
+            "make the domain again with main/moved as vda",
+        ],
+    )?;
+    site.says("xl block-list lin", "main/moved")?;
+    site.shell_succeeds("guest disk path=/dev/vda blocks=256 seed=8 mode=check")?;
+    let back = format!("xl block-migrate lin --disk vda={target} --delete-source");
+    let said = site.says_in_time(&back, &format!("domain 'lin': vda is {target}"))?;
+    ensure_all(&said, &["main/moved is deleted"])?;
+    site.says("xl migrate-history", "moved")?;
+    // It has never seen anything else than what it wrote.
+    site.shell_succeeds("test ! -e /tmp/ended && touch /tmp/stop")?;
+    site.shell_succeeds("while [ ! -e /tmp/ended ]; do sleep 1; done")?;
+    site.shell_succeeds(&format!("{BUSY} round=$(cat /tmp/round) mode=check"))?;
+    Ok(())
 }
 
 fn starting_with_the_host(store: StoreImage) -> StoreImage {

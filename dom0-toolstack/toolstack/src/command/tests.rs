@@ -326,6 +326,35 @@ fn completes_commands_domains_options_and_settings() {
     expect("nothing ", 8, &[]);
 }
 
+#[test]
+fn disks_and_where_they_go() {
+    let line = "xl block-migrate web slow --disk vda=fast:root -d xvdb=nbd://h/e --disk=vdc=fast/c -b 3 -D";
+    let Command::Move(MoveCommand::Disks { domain, wanted, .. }) = one_command(line) else {
+        panic!("another command");
+    };
+    assert_eq!(
+        (domain.as_str(), wanted.rest.as_deref()),
+        ("web", Some("slow"))
+    );
+    assert_eq!(wanted.to(), "fast,nbd://h:10809/e,slow");
+    assert_eq!(
+        (wanted.bandwidth_bytes, wanted.delete_source),
+        (Some(3 << 20), true)
+    );
+    let index: Vec<u8> = wanted.disks.iter().map(|disk| disk.index).collect();
+    assert_eq!(index, [0, 1, 2]);
+    for (line, part) in [
+        ("xl block-migrate web", "name a STORE"),
+        ("xl block-migrate web -d vda", "no VDEV=TO"),
+        ("xl block-migrate web -d sda=x", "none of vda"),
+        ("xl block-migrate web -d vda=x -d xvda=y", "named twice"),
+        ("xl block-migrate web -d vda=x: ", "no target"),
+        ("xl block-migrate web x -b 1 -b 2", "given twice"),
+    ] {
+        assert!(refused(line).contains(part), "{line}: {}", refused(line));
+    }
+}
+
 proptest! {
     #[test]
     fn any_line_parses_or_is_refused(line in "\\PC{0,60}") {

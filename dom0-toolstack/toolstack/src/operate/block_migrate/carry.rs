@@ -267,22 +267,18 @@ impl<S: Site> Carry<'_, S> {
 
     /// Has the configuration file name the new disk; what cannot be done is told.
     async fn change_file(&self, entry: &Entry) {
-        let (old, new) = (&self.one.disk.target, &self.one.target);
-        let by_hand = |file: &str, why: String| {
-            format!(
-                "{file} still names {old} for {}: {why}. Change it to {new} before the domain is made again, \
-                 or it starts from the old contents",
-                self.note.vdev
-            )
-        };
+        let (new, vdev) = (&self.one.target, &self.note.vdev);
         let line = match &entry.source {
-            None => format!(
-                "the domain has no configuration file: give it {new} as {} when it is made again",
-                self.note.vdev
-            ),
+            None => {
+                format!("the domain has no configuration file: make it again with {new} as {vdev}")
+            }
             Some(file) => match self.rewrite(file).await {
                 Ok(()) => format!("{file} names {new} now"),
-                Err(why) => by_hand(file, why),
+                Err(why) => {
+                    format!(
+                        "{file} is not changed ({why}): make the domain again with {new} as {vdev}"
+                    )
+                }
             },
         };
         self.told.borrow_mut().push(line);

@@ -2,10 +2,12 @@
 
 use super::{BlockMove, Destination};
 use crate::config::{Disk, DiskTarget};
+use crate::operate::migrate::{Job, Stage};
 use crate::operate::{OperateError, Toolstack};
 use crate::site::{Device, DeviceHost, Room, Site, Stores};
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use godwit_abi::DomainId;
@@ -196,6 +198,18 @@ impl<S: Site> Toolstack<S> {
         }
         if let Some(name) = self.user_of(target) {
             return problems.push(format!("volume: {target} is in use by domain '{name}'"));
+        }
+        let text = format!("{target}");
+        let moving = |job: &Rc<Job>| {
+            let mut disks = job.disks().into_iter();
+            job.stage() < Stage::Done && disks.any(|disk| disk.target == text)
+        };
+        if let Some(job) = self.jobs.all().iter().find(|job| moving(job)) {
+            problems.push(format!(
+                "volume: a disk of domain '{}' is being moved to {target}",
+                job.name
+            ));
+            return;
         }
         let theirs = match self.site.stores().open(target, true).await {
             Ok(disk) => disk.geometry(),

@@ -269,7 +269,7 @@ fn a_note_that_cannot_be_kept_or_a_file_that_cannot_be_changed() {
     assert_eq!(world.file(), odd);
     let told = job.lines(0).join("\n");
     assert!(
-        told.contains("n.cfg still names main/web for vda"),
+        told.contains("make the domain again with fast/web as vda"),
         "{told}"
     );
     // Whoever starts from it finds no such volume.
