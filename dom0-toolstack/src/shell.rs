@@ -189,6 +189,11 @@ impl Shell {
         if names_change {
             self.tools.look().await;
         }
+        self.perform(effect, is_info).await
+    }
+
+    /// Does what only the shell can. False: it failed or was interrupted.
+    async fn perform(&mut self, effect: Effect, is_info: bool) -> bool {
         match effect {
             Effect::Print(text) => self.print(text, is_info),
             Effect::Fail(text) => {

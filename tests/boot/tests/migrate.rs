@@ -276,6 +276,11 @@ fn begins_there(label: &str, emulators: [Emulator; 2]) -> Result<()> {
     let said = a.console().command(&line, timeout)?;
     ensure!(said.contains("moved domain 't'"), "{line}:\n{said}");
     ensure!(state(&mut a, "t")?.is_none(), "it is still listed");
+    let waits = state(&mut b, "t")?;
+    ensure!(
+        waits.as_ref().is_some_and(|state| !state.contains('s')),
+        "it has begun by itself: {waits:?}"
+    );
     b.command("xl unpause t")?;
     godwit_boot_tests::guest::passes(&mut b, "t", "hello")
 }

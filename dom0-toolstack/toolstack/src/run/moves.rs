@@ -3,7 +3,7 @@
 use super::{Answer, Effect, print};
 use crate::command::MoveCommand;
 use crate::names::{id_of, resolve};
-use crate::operate::migrate::{Evacuated, LOCALHOST, OPEN_MAX, Stage};
+use crate::operate::migrate::{Evacuated, LOCALHOST, MoveOptions, OPEN_MAX, Stage};
 use crate::operate::{OperateError, Toolstack};
 use crate::show;
 use crate::site::Site;
@@ -30,13 +30,7 @@ pub(super) async fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveComma
                     peer,
                     options,
                 },
-                false => Effect::Migrate {
-                    moves,
-                    peer,
-                    options,
-                    json,
-                    evacuates: false,
-                },
+                false => leave(moves, peer, options, json, false),
             })
         }
         MoveCommand::Disks {
@@ -47,16 +41,15 @@ pub(super) async fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveComma
         } => {
             let info = resolve(toolstack.site.hypervisor(), &domain)?;
             let (domain, name) = (id_of(&info), text(&info.name).into());
-            if dry_run {
-                let plan = toolstack.plan_disks(domain, &wanted).await?;
-                return print(plan.text(&wanted));
+            match dry_run {
+                true => print(toolstack.plan_disks(domain, &wanted).await?.text(&wanted)),
+                false => Ok(Effect::MoveDisks {
+                    domain,
+                    name,
+                    wanted,
+                    json,
+                }),
             }
-            Ok(Effect::MoveDisks {
-                domain,
-                name,
-                wanted,
-                json,
-            })
         }
         MoveCommand::Offline { configs, peer } => Ok(Effect::MoveOffline { configs, peer }),
         MoveCommand::Status { json: true } => print(show::moves_json(&jobs.all(), false)),
@@ -81,24 +74,38 @@ pub(super) async fn answer<S: Site>(toolstack: &Toolstack<S>, command: MoveComma
             peer_is_gone,
             yes,
         } => decide(toolstack, domain, peer_is_gone, yes),
-        MoveCommand::Evacuate { peer, .. } if toolstack.host_named(&peer) == LOCALHOST => {
-            let what = format!("{peer} is this host: it would not be any emptier");
-            Err(OperateError::Other(what))
-        }
-        MoveCommand::Evacuate { peer, options } => {
-            let moves = toolstack.to_evacuate(&peer);
-            match moves.is_empty() {
-                true => print("this host has no domains to move\n".into()),
-                false => Ok(Effect::Migrate {
-                    moves,
-                    peer,
-                    options,
-                    json: false,
-                    evacuates: true,
-                }),
-            }
-        }
+        MoveCommand::Evacuate { peer, options } => evacuate(toolstack, peer, options),
         MoveCommand::Return { peer } => Ok(Effect::Recall { peer }),
+    }
+}
+
+/// The moves themselves.
+fn leave(
+    moves: Vec<(DomainId, Evacuated)>,
+    peer: String,
+    options: MoveOptions,
+    json: bool,
+    evacuates: bool,
+) -> Effect {
+    Effect::Migrate {
+        moves,
+        peer,
+        options,
+        json,
+        evacuates,
+    }
+}
+
+/// `xl host-evacuate`.
+fn evacuate<S: Site>(toolstack: &Toolstack<S>, peer: String, options: MoveOptions) -> Answer {
+    if toolstack.host_named(&peer) == LOCALHOST {
+        let what = format!("{peer} is this host: it would not be any emptier");
+        return Err(OperateError::Other(what));
+    }
+    let moves = toolstack.to_evacuate(&peer);
+    match moves.is_empty() {
+        true => print("this host has no domains to move\n".into()),
+        false => Ok(leave(moves, peer, options, false, true)),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::registry::{Arrival, Entry, Phase};
 use crate::site::{DeviceHost, Site};
 use alloc::format;
 use alloc::string::{String, ToString};
-use godwit_abi::{DomainId, DomainInfo, Status};
+use godwit_abi::{DomainId, DomainInfo, DomainState, Status};
 use godwit_migrate::handover::source::{self, Effects, Input, State};
 use godwit_migrate::handover::{Attempt, Boot, MESSAGE_BYTES, Reply, Request};
 use godwit_migrate::link::Link;
@@ -234,7 +234,8 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
             phase: Phase::Building,
             arrival: Some(Arrival {
                 attempt: self.attempt.0,
-                runs: self.info.pauses == 0,
+                // One that was made paused (`xl create -p`) and never ran is held by that, not by a pause.
+                runs: self.info.pauses == 0 && self.info.state != DomainState::Building as u32,
             }),
             ..self.entry.clone()
         };
