@@ -42,7 +42,7 @@ pub(crate) fn run(info: &StartInfo, _: &Arguments) -> Verdict {
     let Some(free) = info.free_ram().max_by_key(|range| range.end - range.start) else {
         skip!("no free memory");
     };
-    let rings = free.end - RINGS * PAGE_BYTES & !(PAGE_BYTES - 1);
+    let rings = (free.end - RINGS * PAGE_BYTES) & !(PAGE_BYTES - 1);
     check!(rings >= free.start, "too little memory");
     device::place(slot);
     apic::enable();

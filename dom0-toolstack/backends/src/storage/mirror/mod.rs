@@ -12,7 +12,7 @@
 //!
 //! Invariants: the guest is told what the source says, never the target. A region not yet copied is written
 //! only at the source; afterwards whatever the guest writes goes to both, and whoever works on blocks holds
-//! them ([`locks`]). Any failure of the target ends the mirror and nothing else: the source is complete at
+//! them (`locks`). Any failure of the target ends the mirror and nothing else: the source is complete at
 //! every moment. A flush goes to the source; the target is flushed before the switch, with the gate closed,
 //! so that everything the guest was told to be lasting lasts there too.
 //!
