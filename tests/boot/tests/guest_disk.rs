@@ -96,8 +96,8 @@ fn moved_while_it_writes(site: &mut Served, target: &str) -> Result<()> {
     const BUSY: &str = "guest disk path=/dev/vda first=512 blocks=64 seed=9";
     site.says("xl block-migrate lin --disk vdf=main", "it has no vdf")?;
     site.shell_succeeds(&format!(
-        "(r=1; while [ ! -e /tmp/stop ] && {BUSY} round=$r; do echo $r >/tmp/round; r=$((r+1)); done; \
-         touch /tmp/ended) >/dev/null 2>&1 &"
+        "{{ (r=1; while [ ! -e /tmp/stop ] && {BUSY} round=$r; do echo $r >/tmp/round; r=$((r+1)); done; \
+         touch /tmp/ended) >/dev/null 2>&1 & }}"
     ))?;
     let there = "xl block-migrate lin --disk vda=main:moved";
     let said = site.says_in_time(there, "domain 'lin': vda is main/moved")?;
