@@ -2,7 +2,7 @@
 
 use spin::once::Once;
 use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::IER;
+use uart_16550::spec::registers::{IER, ISR};
 use uart_16550::{Config, Uart16550};
 
 use super::keys::{Focus, Keys};
@@ -10,6 +10,8 @@ use godwit_vmm::console_row::Row;
 
 /// Port of COM1.
 const COM1: u16 = 0x3f8;
+/// Causes of one interrupt that are served at a time: more than a full ring has, so only a broken line comes to that.
+const CAUSES_MAX: u32 = 64 << 10;
 /// Bytes that may wait for the line.
 const SEND_BYTES: usize = 32 << 10;
 /// Typed bytes that may wait for dom0.
@@ -161,11 +163,33 @@ impl Serial {
         }
     }
 
+    /// Serves the line until it asks for nothing more. Its interrupt is an edge: were one cause still there when this returns,
+    /// the line would stay up and never interrupt again, for typed bytes and for sent ones.
     pub(super) fn serve(&mut self) -> bool {
         let mut news = false;
+        for _ in 0..CAUSES_MAX {
+            // Reading this takes the transmitter's interrupt back; reading what came, the receiver's.
+            let isr = self.uart.get_mut().map(Uart16550::isr);
+            news |= self.receive();
+            self.pump();
+            if isr.is_none_or(|isr| isr.contains(ISR::INTERRUPT_STATUS)) {
+                break;
+            }
+        }
+        if self.waiting_for_room && self.send.length < SEND_BYTES / 2 {
+            self.waiting_for_room = false;
+            news = true;
+        }
+        if let Some(text) = self.keys.announcement() {
+            self.enqueue(text.as_bytes());
+        }
+        news
+    }
+
+    /// Takes what was typed. True: some of it is for dom0.
+    fn receive(&mut self) -> bool {
+        let mut news = false;
         if let Some(uart) = self.uart.get_mut() {
-            // Reading ISR and LSR is what takes the interrupt back.
-            let _ = uart.isr();
             while let Ok(byte) = uart.try_receive_byte() {
                 match self.keys.typed(byte) {
                     Focus::Dom0 => {
@@ -175,14 +199,6 @@ impl Serial {
                     Focus::Hypervisor => {}
                 }
             }
-        }
-        self.pump();
-        if self.waiting_for_room && self.send.length < SEND_BYTES / 2 {
-            self.waiting_for_room = false;
-            news = true;
-        }
-        if let Some(text) = self.keys.announcement() {
-            self.enqueue(text.as_bytes());
         }
         news
     }
