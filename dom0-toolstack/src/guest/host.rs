@@ -5,19 +5,23 @@ use super::backing::{Chance, Pages, Screen};
 use super::{Guests, Kind};
 use crate::hypercall::Host;
 use crate::stores::HostStores;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::ops::Range;
+use embassy_time::{Duration, with_timeout};
 use godwit_abi::{DomainId, text};
+use godwit_backends::disk::Disk as HostDisk;
 use godwit_backends::memory::Memory;
 use godwit_backends::network;
 use godwit_backends::network::bucket::Rate;
 use godwit_backends::network::mac::MacAddress;
 use godwit_backends::network::nat::packet::Protocol as NatProtocol;
 use godwit_backends::network::networks::{GuestPort, Networks};
+use godwit_backends::storage::blocks::Blocks;
 use godwit_backends::storage::mirror::SwitchDisk;
 use godwit_backends::virtio;
 use godwit_backends::virtio::balloon::Balloon;
@@ -37,6 +41,9 @@ const RATE_BURST_BYTES_MIN: u64 = 16 << 10;
 /// The size a virtio console tells its guest.
 const COLUMNS: u16 = 80;
 const ROWS: u16 = 24;
+
+/// How long a server that was reached before may take to answer again.
+const STILL_THERE_LIMIT: Duration = Duration::from_secs(2);
 
 /// To who asks for a console that is not there.
 const NO_CONSOLE: &str = "it has no virtio console: set console=1";
@@ -58,6 +65,8 @@ pub(crate) struct Devices {
     guests: &'static Guests,
     stores: Rc<HostStores>,
     networks: Rc<Networks>,
+    /// Disks on servers, reached for domains that come.
+    prepared: RefCell<BTreeMap<(DomainId, u32), Rc<dyn HostDisk>>>,
 }
 
 impl Devices {
@@ -71,6 +80,7 @@ impl Devices {
             guests,
             stores,
             networks,
+            prepared: RefCell::default(),
         }
     }
 
@@ -79,6 +89,7 @@ impl Devices {
         &self,
         domain: DomainId,
         device: &Device,
+        slot: Option<u32>,
     ) -> Result<(Rc<dyn virtio::Device>, Kind), String> {
         match device {
             Device::Disk(disk) => {
@@ -86,7 +97,7 @@ impl Devices {
                     DiskTarget::Volume { .. } => false,
                     DiskTarget::Nbd { .. } => true,
                 });
-                let (block, switch) = self.block(domain, disk).await?;
+                let (block, switch) = self.block(domain, disk, slot).await?;
                 Ok((block, Kind::Disk { switch, is_remote }))
             }
             Device::Vif(vif) => {
@@ -145,20 +156,40 @@ impl Devices {
         &self,
         domain: DomainId,
         disk: &Disk,
+        slot: Option<u32>,
     ) -> Result<(Rc<Block>, Rc<SwitchDisk>), String> {
+        let opened = match self.take_prepared(domain, slot).await {
+            Some(prepared) => prepared,
+            None => self.open(domain, disk).await?,
+        };
+        let memory: Rc<dyn Memory> = Rc::clone(&self.guests.memory) as Rc<_>;
+        let switch = SwitchDisk::new(opened, Rc::clone(&memory), disk.read_only);
+        let block = Block::new(Rc::clone(&switch) as Rc<_>, memory, &disk.vdev(), None);
+        Ok((block, switch))
+    }
+
+    /// What was reached for a device, if it still answers.
+    async fn take_prepared(&self, domain: DomainId, slot: Option<u32>) -> Option<Rc<dyn HostDisk>> {
+        let prepared = self.prepared.borrow_mut().remove(&(domain, slot?))?;
+        let blocks = Blocks::new(
+            Rc::clone(&prepared),
+            Rc::clone(&self.guests.memory) as Rc<_>,
+        );
+        let mut block = alloc::vec![0; blocks.block_bytes()];
+        match with_timeout(STILL_THERE_LIMIT, blocks.read(0, &mut block)).await {
+            Ok(Ok(())) => Some(prepared),
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    async fn open(&self, domain: DomainId, disk: &Disk) -> Result<Rc<dyn HostDisk>, String> {
         let name = match Host.domain_info(domain) {
             Ok(info) => domain_of(text(&info.name)).to_string(),
             Err(status) => return Err(status.to_string()),
         };
         let user = format!("domain {name}, {}", disk.vdev());
-        let opening = self
-            .stores
-            .open_target(&disk.target, !disk.read_only, &user);
-        let opened = opening.await?;
-        let memory: Rc<dyn Memory> = Rc::clone(&self.guests.memory) as Rc<_>;
-        let switch = SwitchDisk::new(opened, Rc::clone(&memory), disk.read_only);
-        let block = Block::new(Rc::clone(&switch) as Rc<_>, memory, &disk.vdev(), None);
-        Ok((block, switch))
+        let writable = !disk.read_only;
+        self.stores.open_target(&disk.target, writable, &user).await
     }
 
     async fn plug(
@@ -168,7 +199,7 @@ impl Devices {
         slot: Option<u32>,
         from: From<'_>,
     ) -> Result<u32, String> {
-        let (made, kind) = self.make(domain, device).await?;
+        let (made, kind) = self.make(domain, device, slot).await?;
         self.guests.plug(domain, made, kind, slot, from)
     }
 }
@@ -185,6 +216,21 @@ impl DeviceHost for Devices {
             }
             Device::Vif(vif) => self.port(vif).map(drop),
             Device::Console | Device::Rng | Device::Balloon => Ok(()),
+        }
+    }
+
+    async fn prepare(&self, domain: DomainId, device: &Device, slot: u32) -> Result<(), String> {
+        match device {
+            Device::Disk(disk) => match disk.target {
+                DiskTarget::Nbd { .. } => {
+                    let opened = self.open(domain, disk).await?;
+                    self.prepared.borrow_mut().insert((domain, slot), opened);
+                    Ok(())
+                }
+                DiskTarget::Volume { .. } => Ok(()),
+            },
+            // At once, and not before they are wanted: a card on a network is seen.
+            Device::Vif(_) | Device::Console | Device::Rng | Device::Balloon => Ok(()),
         }
     }
 
@@ -223,6 +269,9 @@ impl DeviceHost for Devices {
                 log::warn!("detach device {slot} of domain {domain}: {problem}");
             }
         }
+        self.prepared
+            .borrow_mut()
+            .retain(|(id, _), _| *id != domain);
         self.guests.forget_if_unused(domain);
     }
 

@@ -67,6 +67,11 @@ pub trait DeviceHost {
     /// answer, a port is taken. Nothing changes.
     async fn check(&self, device: &Device) -> Result<(), String>;
 
+    /// Reaches what a device needs and what takes its time, a server, for a domain that comes from another host: so that
+    /// [`DeviceHost::attach`] with that slot and a state, while the domain stands still, is quick. Attaching uses it, or finds
+    /// that it does not answer any more and reaches it anew; [`DeviceHost::detach_all`] drops it. Failing leaves nothing behind.
+    async fn prepare(&self, domain: DomainId, device: &Device, slot: u32) -> Result<(), String>;
+
     /// Gives a domain a device and returns its PCI device number: `slot` if one is given. `state` is
     /// what [`DeviceHost::save`] gave; a device with a state serves nothing and interrupts nobody until
     /// [`DeviceHost::resume`], because the platform's state is set only afterwards. Failing leaves

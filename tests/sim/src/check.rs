@@ -258,6 +258,11 @@ impl Watch {
                 "{host_name}: the devices of domain {id} stand still"
             ));
         }
+        if let Some((id, _)) = parts.devices.prepared.borrow().first() {
+            return Err(format!(
+                "{host_name}: servers are kept for domain {id}, which has its devices or is gone"
+            ));
+        }
         if let Some(id) = parts.devices.written.borrow().keys().next() {
             return Err(format!(
                 "{host_name}: writes of domain {id}'s devices are noted"

@@ -180,6 +180,7 @@ impl Host {
             parts.hypervisor.dom0_died();
             // dom0's memory.
             parts.devices.quiesced.take();
+            parts.devices.prepared.take();
             parts.devices.written.take();
         }
     }

@@ -135,6 +135,22 @@ impl<S: Site> Toolstack<S> {
         })
     }
 
+    /// Reaches what the devices of a domain that comes need, before it stands still for them.
+    pub(super) async fn prepare_all(
+        &self,
+        domain: DomainId,
+        entry: &Entry,
+    ) -> Result<(), OperateError> {
+        for Link { slot, device } in &entry.links {
+            let prepared = self.site.devices().prepare(domain, device, *slot).await;
+            prepared.map_err(|why| OperateError::Device {
+                device: device.to_string(),
+                why,
+            })?;
+        }
+        Ok(())
+    }
+
     /// Takes back what was made of a domain.
     pub(super) async fn undo(&self, domain: DomainId, cause: OperateError) -> OperateError {
         match self.take_apart(domain).await {

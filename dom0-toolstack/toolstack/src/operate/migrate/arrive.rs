@@ -9,6 +9,7 @@ use super::objection::refuse;
 use super::survey::answer;
 use super::talk::Talk;
 use super::time::{STILL_US_MAX, add_still};
+use super::timeline::ProofThere;
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, WORK_LIMIT_US};
 use crate::build::{self, Step, refused};
 use crate::host::Hypervisor;
@@ -183,6 +184,10 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         }
         tools.take_cpu(domain, cpu)?;
         self.arrived.cpu = true;
+        // A copy's are in use here, by what it is a copy of.
+        if self.original.is_none() {
+            tools.prepare_all(domain, &self.entry).await?;
+        }
         self.job.enter(Stage::Copy);
         let reply = effects.send.expect("an offer that is taken is answered");
         let (message, text) = (reply.encode(), readiness.encode());
@@ -264,9 +269,14 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         match effects.guest {
             Some(GuestAction::Compare) => {
                 self.job.enter(Stage::Prove);
-                self.prove().await?;
-                let effects = self.step(Input::Proven)?;
-                self.reply(&effects).await
+                let text = self.prove().await?.encode();
+                let reply = self.step(Input::Proven)?.send;
+                let message = reply.expect("a proof is answered").encode();
+                let pieces: [&[u8]; 2] = [&message, text.as_bytes()];
+                self.talk
+                    .say(FrameKind::REPLY, &pieces, ANSWER_LIMIT_US)
+                    .await?;
+                self.talk.push(ANSWER_LIMIT_US).await
             }
             Some(GuestAction::Run) => {
                 self.write_commit().await?;
@@ -307,8 +317,9 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
     }
 
     /// Compares digests and sets everything, so that only running is left.
-    async fn prove(&mut self) -> Result<(), OperateError> {
+    async fn prove(&mut self) -> Result<ProofThere, OperateError> {
         let tools = self.tools;
+        let begun_us = tools.site.now_us();
         let hypervisor = tools.site.hypervisor();
         let made = self.made.as_mut().expect("it was accepted");
         self.arrived.check(&self.entry)?;
@@ -329,8 +340,11 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         }
         let stopped_us = self.stopped_us;
         let stopped_us = stopped_us.ok_or_else(|| self.talk.trouble("no time of the stop came"))?;
+        let compared_us = tools.site.now_us();
+        let mut attached_us = compared_us;
         let adjust = |platform: &mut Vec<u8>| {
-            let still_us = tools.site.now_us().saturating_sub(stopped_us);
+            attached_us = tools.site.now_us();
+            let still_us = attached_us.saturating_sub(stopped_us);
             if still_us > STILL_US_MAX {
                 let what = format!(
                     "it stood still for {} s: clocks differ",
@@ -347,7 +361,12 @@ impl<'a, S: Site, L: Link> Arriving<'a, S, L> {
         let completed =
             tools.furnish_arrived(domain, &self.entry, noted, &mut self.arrived, adjust);
         self.noted = completed.await?;
-        self.note(domain)
+        self.note(domain)?;
+        Ok(ProofThere {
+            memory_us: compared_us - begun_us,
+            devices_us: attached_us - compared_us,
+            states_us: tools.site.now_us() - attached_us,
+        })
     }
 
     /// Runs the domain. It is this host's already, so what fails is tried again and then told.

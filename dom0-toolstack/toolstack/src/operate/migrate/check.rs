@@ -4,6 +4,7 @@
 use super::arrive::tried;
 use super::hello::{Hello, Purpose};
 use super::objection::{Cause, Objection};
+use super::timeline::number;
 use crate::build;
 use crate::config::{self, Disk, DiskTarget};
 use crate::host::Hypervisor;
@@ -22,8 +23,6 @@ const SKEW_S_MAX: u64 = 45 * 60;
 /// What a destination says of itself when it takes a domain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Readiness {
-    /// What it took to reach all devices, microseconds: they are reached once more during the stop.
-    pub(super) attach_us: u64,
     /// What it took to make a domain without memory and to read its CPU, microseconds: about what setting states
     /// takes.
     pub(super) make_us: u64,
@@ -31,19 +30,13 @@ pub(super) struct Readiness {
 
 impl Readiness {
     pub(super) fn encode(self) -> alloc::string::String {
-        alloc::format!("attach_us {}\nmake_us {}\n", self.attach_us, self.make_us)
+        alloc::format!("make_us {}\n", self.make_us)
     }
 
     /// From the text behind a reply. What is not there or no number is 0.
     pub(super) fn decode(text: &str) -> Self {
-        let value = |key: &str| {
-            let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
-            let (_, value) = pairs.find(|(name, _)| *name == key)?;
-            value.parse().ok()
-        };
         Self {
-            attach_us: value("attach_us").unwrap_or(0),
-            make_us: value("make_us").unwrap_or(0),
+            make_us: number(text, "make_us").unwrap_or(0),
         }
     }
 }
@@ -70,18 +63,16 @@ impl<S: Site> Toolstack<S> {
             all.push(Objection::new(Cause::Jobs, what));
         }
         let mut problems = self.check_beside(config, original)?;
-        let begun_us = self.site.now_us();
         // Those of a copy are there, and in use.
         if original.is_none() {
             self.check_devices(config, &mut problems).await;
         }
-        let attach_us = self.site.now_us() - begun_us;
         let problems = problems.into_iter();
         all.extend(problems.map(|(spot, what)| Objection::of(spot, what)));
         let begun_us = self.site.now_us();
         all.extend(self.object_to_cpu(entry, cpu, original.is_some())?);
         let make_us = self.site.now_us() - begun_us;
-        Ok((all, Readiness { attach_us, make_us }))
+        Ok((all, Readiness { make_us }))
     }
 
     /// What this host lacks of a domain's CPU. To know what the domain would get here, one without

@@ -130,7 +130,7 @@ impl<S: Site> Toolstack<S> {
     }
 
     /// What stopping will cost: as the last move to that host, or from how fast this host works, how
-    /// long answers take and how long the devices took to reach.
+    /// long answers take and how long the other took to make a domain.
     fn estimate_stop(
         &self,
         measured: &mut Measured,
@@ -148,7 +148,7 @@ impl<S: Site> Toolstack<S> {
             None => {
                 let states_us = STATES_PAGES * measured.encode_ns / 1000;
                 let us = STOP_TRIPS * round_trip_us + measured.harvest_us + states_us;
-                let us = us + readiness.attach_us + readiness.make_us;
+                let us = us + readiness.make_us;
                 // Where nothing is known of that host, the others say of what size it is.
                 let others = self.jobs.all_learned();
                 let others = others.iter().map(|(_, learned)| learned.fixed_us);

@@ -13,7 +13,7 @@ use super::rest::Rest;
 use super::rounds::still_there;
 use super::survey::itself;
 use super::talk::Talk;
-use super::timeline::Timeline;
+use super::timeline::{ProofThere, Timeline};
 use super::{ANSWER_LIMIT_US, FAREWELL_LIMIT_US, MoveOptions, Peers, WORK_LIMIT_US};
 use crate::host::Hypervisor;
 use crate::operate::{OperateError, Toolstack};
@@ -353,7 +353,11 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         let reply = frame.body.get(..MESSAGE_BYTES).and_then(Reply::decode);
         match (frame.kind, reply) {
             (FrameKind::REPLY, Some(reply)) => {
-                self.job.said_ready(Readiness::decode(&reason(&frame.body)));
+                let text = reason(&frame.body);
+                self.job.said_ready(Readiness::decode(&text));
+                if let Some(timeline) = &mut self.timeline {
+                    timeline.there = timeline.there.or(ProofThere::decode(&text));
+                }
                 Ok(reply)
             }
             (FrameKind::REFUSAL, Some(reply)) => {

@@ -2,6 +2,45 @@
 
 use core::fmt;
 
+/// What the destination says of its part of the proof, microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ProofThere {
+    /// Memory was compared and completed.
+    pub(super) memory_us: u64,
+    /// The devices were attached.
+    pub(super) devices_us: u64,
+    /// The states were set.
+    pub(super) states_us: u64,
+}
+
+impl ProofThere {
+    /// The text behind the reply *ready*.
+    pub(super) fn encode(self) -> alloc::string::String {
+        alloc::format!(
+            "memory_us {}\ndevices_us {}\nstates_us {}\n",
+            self.memory_us,
+            self.devices_us,
+            self.states_us
+        )
+    }
+
+    /// From that text. `None`: an earlier version says nothing.
+    pub(super) fn decode(text: &str) -> Option<Self> {
+        Some(Self {
+            memory_us: number(text, "memory_us")?,
+            devices_us: number(text, "devices_us")?,
+            states_us: number(text, "states_us")?,
+        })
+    }
+}
+
+/// The number in the line `KEY NUMBER` of a text.
+pub(super) fn number(text: &str, key: &str) -> Option<u64> {
+    let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
+    let (_, value) = pairs.find(|(name, _)| *name == key)?;
+    value.parse().ok()
+}
+
 /// Moments by the host's clock, microseconds, and what was sent between the first two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Timeline {
@@ -17,6 +56,8 @@ pub(super) struct Timeline {
     pub(super) proven_us: u64,
     /// It was known to run there.
     pub(super) running_us: u64,
+    /// What the other side took to prove it.
+    pub(super) there: Option<ProofThere>,
 }
 
 impl Timeline {
@@ -29,6 +70,7 @@ impl Timeline {
             states_us: paused_us,
             proven_us: paused_us,
             running_us: paused_us,
+            there: None,
         }
     }
 
@@ -55,6 +97,14 @@ impl fmt::Display for Timeline {
             ms(self.states_us, self.proven_us),
             ms(self.proven_us, self.running_us),
             self.fixed_us() / 1000,
+        )?;
+        let Some(there) = self.there else {
+            return Ok(());
+        };
+        write!(
+            f,
+            "\nproof there: memory {} us, devices {} us, states {} us",
+            there.memory_us, there.devices_us, there.states_us
         )
     }
 }

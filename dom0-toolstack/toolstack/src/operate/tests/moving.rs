@@ -286,6 +286,11 @@ impl World {
         assert!(left.is_empty(), "{what}: left over: {left:?}");
         assert!(other.site.devices.attached.borrow().is_empty(), "{what}");
         assert!(other.site.devices.written.borrow().is_empty(), "{what}");
+        for site in [&one.site, &other.site] {
+            assert!(site.devices.prepared.borrow().is_empty(), "{what}");
+            let late = site.devices.unprepared.borrow();
+            assert!(late.is_empty(), "{what}: reached during the stop");
+        }
         let free = |toolstack| {
             let host: &FakeHypervisor = host(toolstack);
             host.state.borrow().host.free_bytes

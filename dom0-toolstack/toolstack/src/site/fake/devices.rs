@@ -25,6 +25,10 @@ pub type Attached = (Device, Option<Vec<u8>>);
 pub struct FakeDevices {
     /// What each domain has, with the state it was attached with.
     pub attached: RefCell<BTreeMap<(DomainId, u32), Attached>>,
+    /// What was reached for domains that have yet to get it.
+    pub prepared: RefCell<BTreeSet<(DomainId, u32)>>,
+    /// What was attached with a state and had not been prepared.
+    pub unprepared: RefCell<Vec<(DomainId, u32)>>,
     /// What was let go of.
     pub let_go: RefCell<BTreeMap<(DomainId, u32), Attached>>,
     /// What was served again after a restart.
@@ -107,6 +111,13 @@ impl DeviceHost for FakeDevices {
         }
     }
 
+    async fn prepare(&self, domain: DomainId, _: &Device, slot: u32) -> Result<(), String> {
+        yield_now().await;
+        self.count()?;
+        self.prepared.borrow_mut().insert((domain, slot));
+        Ok(())
+    }
+
     async fn attach(
         &self,
         domain: DomainId,
@@ -121,6 +132,10 @@ impl DeviceHost for FakeDevices {
         let free = |slot: &u32| !attached.contains_key(&(domain, *slot));
         let slot = slot.or_else(|| (FIRST_SLOT..32).find(free));
         let slot = slot.filter(free).ok_or("the slot is not free")?;
+        let was_prepared = self.prepared.borrow_mut().remove(&(domain, slot));
+        if state.is_some() && !was_prepared {
+            self.unprepared.borrow_mut().push((domain, slot));
+        }
         attached.insert((domain, slot), (device.clone(), state.map(Vec::from)));
         Ok(slot)
     }
@@ -165,6 +180,7 @@ impl DeviceHost for FakeDevices {
             .borrow_mut()
             .retain(|(id, _), _| *id != domain);
         self.let_go.borrow_mut().retain(|(id, _), _| *id != domain);
+        self.prepared.borrow_mut().retain(|(id, _)| *id != domain);
         self.quiesced.borrow_mut().retain(|id| *id != domain);
     }
 

@@ -31,6 +31,7 @@ fn poll(future: &mut Pin<Box<dyn Future<Output = ()> + '_>>) -> bool {
 /// The same host with a new dom0: what the old one had in memory is gone.
 pub(super) fn reborn(old: Toolstack<FakeSite>) -> Toolstack<FakeSite> {
     old.site.devices.quiesced.take();
+    old.site.devices.prepared.take();
     old.site.devices.written.take();
     let new = Toolstack::new(old.site, Vec::new());
     block_on(new.recover()).unwrap();
