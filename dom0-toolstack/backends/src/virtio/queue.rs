@@ -65,6 +65,8 @@ pub struct Queue {
     slots: VecDeque<Slot>,
     /// Where a chain stands that cannot be taken before memory has come.
     early: Option<u16>,
+    /// It was in use before, and how far it was is not known before its rings have come.
+    resumes: bool,
     /// The driver broke its rules: nothing is written to its rings any more.
     condemned: bool,
 }
@@ -91,12 +93,13 @@ impl Queue {
             armed: None,
             slots: VecDeque::new(),
             early: None,
+            resumes: false,
             condemned: false,
         })
     }
 
     /// A queue that was in use before: goes on behind what is in its used ring, so what was in
-    /// flight is taken again.
+    /// flight is taken again. If its rings have yet to come, that is looked at then.
     pub fn resume(
         memory: Rc<GuestMemory>,
         setup: Setup,
@@ -104,17 +107,14 @@ impl Queue {
         indirect: bool,
     ) -> Result<Queue, QueueError> {
         let mut queue = Self::start(memory, setup, event_index, indirect)?;
-        let used = queue.load(setup.used_index())?;
-        queue.available = used;
-        queue.next_available = used;
-        queue.next_used = used;
-        queue.published = used;
+        queue.resumes = true;
+        queue.rings_are_here()?;
         Ok(queue)
     }
 
     /// The next chain, oldest first. `None`: there is none now.
     pub fn take(&mut self) -> Result<Option<Chain>, QueueError> {
-        if !self.rings_are_here() {
+        if !self.rings_are_here()? {
             return Ok(None);
         }
         if self.available == self.next_available {
@@ -206,7 +206,7 @@ impl Queue {
     /// Asks the driver for a doorbell with the next chain. Returns how many there are already, put
     /// back or new, for which none will ring; not those that wait for memory to come.
     pub fn arm(&mut self) -> Result<u16, QueueError> {
-        if !self.rings_are_here() {
+        if !self.rings_are_here()? {
             return Ok(0);
         }
         self.ask_for_doorbells(true)?;
@@ -233,13 +233,22 @@ impl Queue {
 
     /// Whether its rings have come. A driver may start a queue on pages whose contents are still at another
     /// host: they are wanted then, and whoever serves the queue is called again when they have come.
-    fn rings_are_here(&self) -> bool {
+    fn rings_are_here(&mut self) -> Result<bool, QueueError> {
         let absent = self.memory.absent();
         let here = self.ring_pages().map(|(first, last)| {
             let bytes = (last - first + 1) * crate::memory::PAGE_BYTES;
             absent.is_here(first * crate::memory::PAGE_BYTES, bytes)
         });
-        here.into_iter().all(|here| here)
+        let here = here.into_iter().all(|here| here);
+        if here && self.resumes {
+            let used = self.load(self.setup.used_index())?;
+            self.available = used;
+            self.next_available = used;
+            self.next_used = used;
+            self.published = used;
+            self.resumes = false;
+        }
+        Ok(here)
     }
 
     fn refresh(&mut self) -> Result<(), QueueError> {

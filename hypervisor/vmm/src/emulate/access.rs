@@ -66,6 +66,24 @@ pub struct MemoryOperation {
     pub write: Option<Access>,
 }
 
+impl MemoryOperation {
+    /// All of them, in their order.
+    pub fn accesses(&self) -> impl Iterator<Item = Access> {
+        let all = [self.reads[0], self.reads[1], self.write];
+        all.into_iter().flatten()
+    }
+
+    /// Whether they lie in more than one page.
+    pub fn touches_several_pages(&self) -> bool {
+        let mut pages = self.accesses().flat_map(|access| {
+            let (first, _, rest) = access.parts();
+            [first, rest.map_or(first, |(second, _)| second)].map(|linear| linear / PAGE_BYTES)
+        });
+        let first = pages.next();
+        pages.any(|page| Some(page) != first)
+    }
+}
+
 /// An access that the guest's segments or canonical form forbid; nothing has been done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {

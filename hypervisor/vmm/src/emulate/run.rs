@@ -12,6 +12,11 @@ pub trait Bus {
     /// Why an access is not made: a page fault to inject, a device's answer to wait for, the end of
     /// the domain.
     type Stop;
+    /// Whether an access could be made now, without making it. Asked of all accesses of an element that touches several pages,
+    /// before any of them is made: a device that has been read may have forgotten what it gave.
+    fn reach(&mut self, _access: Access) -> Result<(), Self::Stop> {
+        Ok(())
+    }
     /// The value read, in its low bytes.
     fn read(&mut self, access: Access) -> Result<u64, Self::Stop>;
     /// Writes the low bytes of `value`.
@@ -54,6 +59,13 @@ pub fn run<H: VcpuHardware, B: Bus>(
             Ok(plan) => plan,
             Err(fault) => return Ended::Fault(fault),
         };
+        if plan.touches_several_pages() {
+            for access in plan.accesses() {
+                if let Err(stop) = bus.reach(access) {
+                    return Ended::Stopped(stop);
+                }
+            }
+        }
         let mut values = [0; 2];
         for (value, access) in values.iter_mut().zip(plan.reads) {
             if let Some(access) = access {

@@ -29,6 +29,8 @@ enum Stop {
     PageFault { linear: u64, error_code: u32 },
     /// There is nothing at this guest-physical address.
     Nothing(u64),
+    /// The page there has not come; it is noted.
+    Absent,
     /// dom0 has to answer this first.
     Forward(Request),
 }
@@ -88,9 +90,15 @@ impl Vcpu {
         if let Ended::Stopped(Stop::Forward(request)) = ended {
             return self.await_answer(world, Exit::Nested(fault), request);
         }
-        if let Ended::Stopped(Stop::PageFault { .. } | Stop::Nothing(_)) = ended
-            && world.missed()
-        {
+        let is_starved = match ended {
+            Ended::Stopped(Stop::Absent) => true,
+            Ended::Stopped(Stop::PageFault { .. } | Stop::Nothing(_)) => world.missed(),
+            Ended::Stopped(Stop::Forward(_))
+            | Ended::Complete
+            | Ended::Repeats
+            | Ended::Fault(_) => false,
+        };
+        if is_starved {
             return self.starve();
         }
         self.forwarded.commit();
@@ -107,7 +115,7 @@ impl Vcpu {
                 }
                 self.inject(hw, Event::Exception(vector::PAGE_FAULT, Some(error_code)))
             }
-            Ended::Stopped(Stop::Forward(_)) => unreachable!("returned above"),
+            Ended::Stopped(Stop::Forward(_) | Stop::Absent) => unreachable!("returned above"),
             Ended::Stopped(Stop::Nothing(gpa)) => Next::End(Ending {
                 reason: ShutdownReason::BadMemory,
                 detail: gpa,
@@ -257,6 +265,20 @@ impl<W: World> GuestBus<'_, W> {
 
 impl<W: World> Bus for GuestBus<'_, W> {
     type Stop = Stop;
+
+    fn reach(&mut self, access: Access) -> Result<(), Stop> {
+        let (linear, _, rest) = access.parts();
+        let write = access.kind != Kind::Read;
+        for linear in [Some(linear), rest.map(|(linear, _)| linear)] {
+            let Some(linear) = linear else { continue };
+            let gpa = self.translate(linear, write)?;
+            // A device's page cannot be read either, but is not absent.
+            if !self.world.read(gpa, &mut [0]) && self.world.missed() {
+                return Err(Stop::Absent);
+            }
+        }
+        Ok(())
+    }
 
     fn read(&mut self, access: Access) -> Result<u64, Stop> {
         let write = access.kind == Kind::ReadForWrite;

@@ -65,3 +65,31 @@ fn a_queue_that_the_driver_starts_on_absent_pages_waits_for_its_rings() {
     }
     assert!(queue.take().unwrap().is_some());
 }
+
+#[test]
+fn a_queue_goes_on_where_it_was_when_its_rings_come_after_a_new_dom0() {
+    let memory = guest(32);
+    let mut driver = Driver::new(&memory, 0x1000, 8, false);
+    let mut queue = Queue::start(memory, driver.setup, false, true).unwrap();
+    let memory = Rc::clone(&queue.memory);
+    driver.offer(&[(0x9000, 8)], &[]).unwrap();
+    driver.offer(&[(0x9100, 8)], &[]).unwrap();
+    let first = queue.take().unwrap().unwrap();
+    queue.complete(first, 0).unwrap();
+    queue.publish().unwrap();
+    // What is in the frame of a page that has not come is not what the guest wrote.
+    let index = driver.setup.used_index();
+    let mut written = [0; 2];
+    memory.read(index, &mut written).unwrap();
+    memory.write(index, &[0xee; 2]).unwrap();
+    let page = index / crate::memory::PAGE_BYTES;
+    memory.absent().set(alloc::vec![1 << page]);
+    let mut again = Queue::resume(Rc::clone(&memory), driver.setup, false, true).unwrap();
+    assert_eq!(memory.absent().wanted(), [page]);
+    assert!(again.take().unwrap().is_none());
+    memory.write(index, &written).unwrap();
+    memory.absent().fill(page..page + 1);
+    let second = again.take().unwrap().expect("it was in flight");
+    assert_eq!(second.position(), 1);
+    assert!(again.take().unwrap().is_none());
+}

@@ -264,6 +264,29 @@ fn a_string_is_asked_element_by_element_and_gives_way_to_interrupts() {
     assert_eq!(&text, b"ab\0");
 }
 
+/// An interrupt status register, say, forgets what it has given.
+#[test]
+fn a_device_is_not_read_before_the_other_operand_has_come() {
+    for (code, page) in [(&[0xa5][..], 8), (&[0xa5], 9), (&[0xa7], 8)] {
+        let mut machine = with_device();
+        // The second element of memory reaches into the next page.
+        set(&mut machine, Gpr::Rdi, 0x8ffe);
+        machine.world.absent.insert(page);
+        let at = machine.hardware.rip();
+        assert_eq!(runs(&mut machine, code, 0x1000), Next::Wait);
+        assert!(!machine.vcpu.has_work(&mut machine.world));
+        assert_eq!(machine.world.exchange.take(), None, "it was read");
+        machine.world.absent.remove(&page);
+        assert!(machine.vcpu.has_work(&mut machine.world));
+        machine
+            .vcpu
+            .before_entry(&mut machine.hardware, &mut machine.world);
+        assert_eq!(runs(&mut machine, code, 0x1000), Next::Wait);
+        let next = answer(&mut machine, request(0, 4, 0x1000, None), 0x4433_2211);
+        assert_eq!((next, machine.hardware.rip()), (Next::Enter, at + 1));
+    }
+}
+
 #[test]
 fn ins_is_asked_element_by_element() {
     let mut machine = with_device();
