@@ -1,9 +1,11 @@
 //! An NBD server that says anything: the handshake and the replies are decoded without a panic,
-//! and data only ever belongs to what was asked for.
+//! and data only ever belongs to what was asked for. And a client that says anything to our server.
 
-use godwit_backends::fake::finish;
+use godwit_backends::fake::{Arena, RamDisk, finish};
 use godwit_backends::storage::nbd::replies::{Event, Expected, Replies};
+use godwit_backends::storage::nbd::serve::{Served, TRANSFER_BYTES_MAX};
 use godwit_backends::storage::nbd::{Stream, haggle};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 /// A server that says what the input says, then closes; what we say is ignored.
@@ -35,7 +37,7 @@ fn expected(cookie: u64) -> Option<Expected> {
 }
 
 /// One input: 0 and a handshake with replies, 1 and a list of exports, or 2 (3: with chunks) and
-/// replies. Returns whether it ended without a protocol error.
+/// replies; or 4 and a client of a disk, 5 of one that is read-only. Returns whether it ended without a protocol error.
 pub(crate) fn judge(input: &[u8]) -> bool {
     let Some((kind, rest)) = input.split_first() else {
         return false;
@@ -54,6 +56,7 @@ pub(crate) fn judge(input: &[u8]) -> bool {
             }
         },
         1 => finish(haggle::list(&mut server)).is_ok(),
+        4 | 5 => client(server, kind & 1 != 0),
         _ => replies(rest, kind & 1 != 0),
     }
 }
@@ -93,4 +96,21 @@ fn replies(input: &[u8], structured: bool) -> bool {
         assert!(piece.is_empty(), "input was left over");
     }
     true
+}
+
+/// Serves a small disk, of which nothing changes if it is read-only.
+fn client(mut said: Said<'_>, read_only: bool) -> bool {
+    let memory = Arena::new(2 * TRANSFER_BYTES_MAX as usize);
+    let disk = Rc::new(RamDisk::with_contents(
+        memory.clone(),
+        vec![7; 16 << 10],
+        512,
+    ));
+    let served = Served::new("disk", disk.clone(), memory, read_only);
+    let ended = finish(served.serve(&mut said));
+    assert!(!read_only || disk.contents().iter().all(|byte| *byte == 7));
+    if let Err(error) = &ended {
+        assert!(!error.to_string().chars().any(char::is_control));
+    }
+    ended.is_ok()
 }

@@ -1,4 +1,5 @@
-//! Disks on other machines: a client of the NBD protocol, fixed newstyle, without TLS.
+//! Disks on other machines: the NBD protocol, fixed newstyle, without TLS. A client, and in [`serve`] a server of
+//! one disk.
 //!
 //! [`url::NbdUrl`] names an export; [`NbdDisk::connect`] makes a [`crate::disk::Disk`] of it over
 //! any byte stream a [`Connector`] opens. What comes with it is to be polled as a task of its own;
@@ -14,6 +15,7 @@ mod queue;
 pub mod replies;
 #[cfg(test)]
 mod scripted_tests;
+pub mod serve;
 #[cfg(test)]
 mod server_tests;
 pub mod url;

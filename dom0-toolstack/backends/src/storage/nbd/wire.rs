@@ -6,7 +6,7 @@ use core::fmt;
 pub(super) const SERVER_MAGIC: u64 = u64::from_be_bytes(*b"NBDMAGIC");
 pub(super) const OPTION_MAGIC: u64 = u64::from_be_bytes(*b"IHAVEOPT");
 pub(super) const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
-const REQUEST_MAGIC: u32 = 0x2560_9513;
+pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
 pub(super) const SIMPLE_MAGIC: u32 = 0x6744_6698;
 pub(super) const STRUCTURED_MAGIC: u32 = 0x668e_33ef;
 
@@ -15,6 +15,7 @@ pub(super) const FIXED_NEWSTYLE: u16 = 1;
 pub(super) const NO_ZEROES: u16 = 2;
 
 /// Options.
+pub(super) const OPTION_EXPORT_NAME: u32 = 1;
 pub(super) const OPTION_ABORT: u32 = 2;
 pub(super) const OPTION_LIST: u32 = 3;
 pub(super) const OPTION_INFO: u32 = 6;
@@ -26,10 +27,18 @@ pub(super) const REPLY_ACK: u32 = 1;
 pub(super) const REPLY_SERVER: u32 = 2;
 pub(super) const REPLY_INFO: u32 = 3;
 pub(super) const REPLY_ERROR: u32 = 1 << 31;
+pub(super) const REPLY_UNSUPPORTED: u32 = REPLY_ERROR | 1;
+pub(super) const REPLY_INVALID: u32 = REPLY_ERROR | 3;
+pub(super) const REPLY_UNKNOWN: u32 = REPLY_ERROR | 6;
 pub(super) const INFO_EXPORT: u16 = 0;
 pub(super) const INFO_BLOCK_SIZE: u16 = 3;
 
-/// Transmission flags of an export.
+/// What a server calls its best size of a request where it has no other (proto.md, "Block size constraints").
+pub(super) const PREFERRED_BYTES: u32 = 4096;
+
+/// Transmission flags of an export: there are some.
+pub const FLAG_HAS_FLAGS: u16 = 1;
+/// The export cannot be written.
 pub const FLAG_READ_ONLY: u16 = 1 << 1;
 /// The export can be flushed.
 pub const FLAG_FLUSH: u16 = 1 << 2;
@@ -47,6 +56,8 @@ pub(super) const DISCONNECT: u16 = 2;
 pub(super) const FLUSH: u16 = 3;
 pub(super) const TRIM: u16 = 4;
 pub(super) const WRITE_ZEROES: u16 = 6;
+/// Flag of a request: it is answered when what it wrote lasts.
+pub(super) const FUA: u16 = 1;
 /// Flag of a request: the space must not be given back.
 pub(super) const NO_HOLE: u16 = 1 << 1;
 
@@ -61,7 +72,9 @@ pub(super) const CHUNK_ERROR_OFFSET: u16 = CHUNK_ERROR | 2;
 /// Error numbers that mean something to us.
 pub(super) const EPERM: u32 = 1;
 pub(super) const EIO: u32 = 5;
+pub(super) const EINVAL: u32 = 22;
 pub(super) const ENOSPC: u32 = 28;
+pub(super) const ENOTSUP: u32 = 95;
 pub(super) const ESHUTDOWN: u32 = 108;
 
 /// Bytes of a request without its data.

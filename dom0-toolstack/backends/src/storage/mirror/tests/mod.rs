@@ -5,3 +5,4 @@ mod bench;
 mod faults;
 mod moves;
 mod power;
+mod remote;
