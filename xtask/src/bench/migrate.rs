@@ -3,11 +3,13 @@
 //!
 //! Two emulators cannot count instructions in step, so what takes time is wall time on a machine that
 //! plays both hosts, the link and whatever else it does: bytes and rounds repeat, times within a factor
-//! of two on a quiet machine. What a page costs in instructions is counted on one host: pages.rs.
+//! of two on a quiet machine. What a page costs in instructions is counted on one host (pages.rs), and what
+//! tracking costs a busy guest (rounds.rs).
 
 mod cases;
 mod pages;
 mod report;
+mod rounds;
 mod site;
 
 use super::{Better, Row};
@@ -25,6 +27,9 @@ pub(crate) fn measure(emulators: &[Emulator], only: &str) -> Result<Vec<Row>> {
     for &emulator in emulators {
         if pages::NAME.contains(only) {
             rows.extend(note(pages::measure(emulator)?));
+        }
+        if rounds::NAME.contains(only) {
+            rows.extend(note(rounds::measure(emulator)?));
         }
         rows.extend(moves(emulator, only)?);
     }

@@ -7,12 +7,16 @@
 use super::{Contents, Next, Vcpu, World};
 use crate::exit::NestedFault;
 use crate::hardware::VcpuHardware;
+use crate::nested::PageSize;
 
 /// What a vCPU may write ahead of its quota.
 pub const BURST_NS: u64 = 2_000_000;
 
 /// Pages that a processor's log has room for.
 const LOG_PAGES_MAX: u16 = 512;
+
+/// What one directory entry of the nested tables stands for: all that is kept of a logged write.
+const LOGGED_STRETCH_BYTES: u64 = PageSize::Large2M.bytes();
 
 /// A domain's write quota in host TSC ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +82,15 @@ impl Vcpu {
         let quota = world.write_quota();
         let room = quota.map_or(LOG_PAGES_MAX, |quota| quota.log_pages());
         let mut pages = 0;
+        let mut told = None;
         hw.drain_dirty_log(room, |gpa| {
-            world.logged_write(gpa);
             pages += 1;
+            // The dirty bits of all that is logged are set: a harvest that comes between finds every page of a stretch that
+            // has been told.
+            let stretch = gpa / LOGGED_STRETCH_BYTES;
+            if told.replace(stretch) != Some(stretch) {
+                world.logged_write(gpa);
+            }
         });
         if let Some(quota) = quota
             && pages > 0

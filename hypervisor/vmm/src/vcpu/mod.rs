@@ -92,7 +92,7 @@ pub trait World: GuestMemory {
     fn missed(&mut self) -> bool;
     /// Whether the contents of the page noted last have come.
     fn has_come(&self) -> bool;
-    /// The processor has logged a write to the page at this address.
+    /// The processor has logged writes to pages in the naturally aligned 2 MiB around this address, and set their dirty bits.
     fn logged_write(&mut self, gpa: u64);
     /// How fast each vCPU may make pages dirty.
     fn write_quota(&self) -> Option<Quota>;

@@ -24,6 +24,7 @@ mod power;
 mod priority;
 mod real_mode;
 mod string_port;
+mod write_round;
 
 /// A test by its name on the command line.
 pub(crate) struct Test {
@@ -64,6 +65,10 @@ pub(crate) static TESTS: &[Test] = &[
     Test {
         name: "dirty",
         run: dirty::run,
+    },
+    Test {
+        name: "write-round",
+        run: write_round::run,
     },
     Test {
         name: "hostile",

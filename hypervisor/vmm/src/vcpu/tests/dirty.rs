@@ -28,9 +28,10 @@ fn a_withheld_write_is_noted_and_repeated() {
 #[test]
 fn a_full_log_is_handed_over_and_so_is_a_log_before_a_flush() {
     let mut machine = machine();
-    machine.hardware.dirty_log = [0x5000, 0x9000].to_vec();
+    // Once for each stretch of 2 MiB in a row.
+    machine.hardware.dirty_log = [0x5000, 0x9000, 0x20_0000, 0x3f_f000, 0xa000].to_vec();
     assert_eq!(machine.exit(Exit::DirtyLogFull), Next::Enter);
-    assert_eq!(machine.world.dirtied, [5, 9]);
+    assert_eq!(machine.world.dirtied, [5, 0x200, 0xa]);
     machine.hardware.dirty_log.push(0x7000);
     let inbox = Inbox::new();
     inbox.post(Message::FlushTranslations);
@@ -41,7 +42,7 @@ fn a_full_log_is_handed_over_and_so_is_a_log_before_a_flush() {
         ..
     } = &mut machine;
     assert_eq!(vcpu.attend(hardware, world, &inbox), None);
-    assert_eq!(machine.world.dirtied, [5, 9, 7]);
+    assert_eq!(machine.world.dirtied, [5, 0x200, 0xa, 7]);
     assert_eq!(machine.hardware.flushes, 1);
 }
 
