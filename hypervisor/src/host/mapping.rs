@@ -114,15 +114,11 @@ fn pass<F: Format>(inner: &Inner<F>, cursor: &mut Cursor) -> bool {
 
 /// Takes back the count of mappings of frames.
 fn uncount(start: Frame, pages: u64) {
-    with_frames(|frames| {
-        for number in 0..pages {
-            let unmapped = frames.unmap(start.plus(number));
-            assert!(
-                unmapped.is_ok(),
-                "a mapping that was not counted: {unmapped:?}"
-            );
-        }
-    });
+    let unmapped = with_frames(|frames| frames.unmap_run(start, pages));
+    assert!(
+        unmapped.is_ok(),
+        "a mapping that was not counted: {unmapped:?}"
+    );
 }
 
 /// dom0's side.

@@ -17,6 +17,7 @@
 mod address;
 mod buddy;
 mod info;
+mod mapped_run;
 mod ownership;
 mod run;
 #[cfg(test)]

@@ -26,6 +26,16 @@ pub enum Unmapped {
     Freed(u64),
 }
 
+impl Unmapped {
+    /// Frames that are free now because of it.
+    pub fn frames(self) -> u64 {
+        match self {
+            Unmapped::Kept => 0,
+            Unmapped::Freed(frames) => frames,
+        }
+    }
+}
+
 impl<T: DerefMut<Target = [FrameInfo]>> Frames<T> {
     /// Gives a block of 2^order frames to `owner`, as high in memory as its zone allows.
     pub fn allocate(&mut self, order: u8, owner: Owner, zone: Zone) -> Result<Frame, FrameError> {
@@ -123,20 +133,6 @@ impl<T: DerefMut<Target = [FrameInfo]>> Frames<T> {
         Ok(())
     }
 
-    /// As [`Frames::map`] for `count` frames from `start` on: all or none.
-    pub fn map_run(&mut self, start: Frame, count: u64, owner: Owner) -> Result<(), FrameError> {
-        for number in 0..count {
-            if let Err(error) = self.map(start.plus(number), owner) {
-                for undone in 0..number {
-                    let kept = self.unmap(start.plus(undone));
-                    assert_eq!(kept, Ok(Unmapped::Kept), "a mapping just made");
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
     /// Takes one foreign mapping of a frame away, whoever owns it, and frees a dying block with its last one.
     pub fn unmap(&mut self, frame: Frame) -> Result<Unmapped, FrameError> {
         let (head, order) = self.head_of(frame).ok_or(FrameError::NotAllocated)?;
@@ -148,11 +144,19 @@ impl<T: DerefMut<Target = [FrameInfo]>> Frames<T> {
         }
         self.entry_mut(frame.0).next_or_maps -= 1;
         self.add_to_sums(head, frame.0, |sum| sum - 1);
+        match self.free_if_last(head, order) {
+            0 => Ok(Unmapped::Kept),
+            frames => Ok(Unmapped::Freed(frames)),
+        }
+    }
+
+    /// Frees a dying block that nobody maps any more. Returns the frames that are free now.
+    pub(super) fn free_if_last(&mut self, head: u64, order: u8) -> u64 {
         if !self.entry(head).dying || self.entry(head).previous_or_sum != 0 {
-            return Ok(Unmapped::Kept);
+            return 0;
         }
         self.put_back(head, order);
-        Ok(Unmapped::Freed(1 << order))
+        1 << order
     }
 
     /// Foreign mappings of one frame.
@@ -199,7 +203,7 @@ impl<T: DerefMut<Target = [FrameInfo]>> Frames<T> {
     }
 
     /// Head of the living block of `owner` that covers a frame.
-    fn head_held_by(&self, frame: Frame, owner: Owner) -> Result<u64, FrameError> {
+    pub(super) fn head_held_by(&self, frame: Frame, owner: Owner) -> Result<u64, FrameError> {
         check_owner(owner)?;
         if frame.0 >= self.table.len() as u64 {
             return Err(FrameError::OutOfTable);
