@@ -120,9 +120,9 @@ impl<T: DerefMut<Target = [FrameInfo]>> Frames<T> {
 mod tests {
     use super::*;
     use crate::frames::{DomainId, Zone};
-    use proptest::prelude::*;
     use alloc::vec;
     use alloc::vec::Vec;
+    use proptest::prelude::*;
 
     const FRAMES: u64 = 512;
 
