@@ -2,6 +2,7 @@
 
 use super::known::{KnownHost, KnownHosts};
 use super::{SiteRandom, key};
+use crate::host::Hypervisor;
 use crate::operate::{OperateError, Toolstack};
 use crate::site::{FileError, Files, Site};
 use crate::suggest::nearest;
@@ -11,12 +12,17 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::Ref;
+use godwit_abi::{DomainId, Status};
 use godwit_migrate::channel::Identity;
 
 /// This host's key.
 pub const KEY_PATH: &str = "keys/host.key";
 /// The hosts that are known.
 pub const KNOWN_PATH: &str = "hosts.conf";
+/// Keys of the control domain's blobs with both on a host without a configuration partition: a dom0 that is started again goes on with
+/// them, and domains are not parted from their memory or from who must say whose they are.
+const KEY_BLOB: u32 = 5;
+const KNOWN_BLOB: u32 = 6;
 
 impl<S: Site> Toolstack<S> {
     /// Loads this host's key, or makes one at its first start, and the known hosts. Returns what the
@@ -33,7 +39,7 @@ impl<S: Site> Toolstack<S> {
                 (key::decode(&bytes).map_err(damaged), true)
             }
             Err(FileError::NotFound) => self.make_key(&mut told).await,
-            Err(FileError::NoPartition) => (self.new_key(), false),
+            Err(FileError::NoPartition) => (self.key_of_this_boot(), false),
             Err(error @ FileError::Failed(_)) => (Err(format!("{KEY_PATH}: {error}")), false),
         };
         if let Err(why) = &identity {
@@ -41,6 +47,10 @@ impl<S: Site> Toolstack<S> {
         }
         *self.hosts.identity.borrow_mut() = identity.map(Rc::new);
         self.hosts.kept.set(kept);
+        // Without a partition, what an earlier dom0 of this boot was told.
+        if let Ok(bytes) = self.kept_in_blob(KNOWN_BLOB) {
+            self.hosts.known.replace(KnownHosts::parse(&bytes));
+        }
         match self.read_known().await {
             Ok(known) => {
                 let problems = known.problems().iter();
@@ -56,6 +66,28 @@ impl<S: Site> Toolstack<S> {
         Identity::generate(&mut SiteRandom(&self.site)).map_err(|error| error.to_string())
     }
 
+    fn kept_in_blob(&self, key: u32) -> Result<Vec<u8>, Status> {
+        self.site.hypervisor().blob_read(DomainId::CONTROL, key)
+    }
+
+    /// Best effort: without it, it is there for as long as this dom0.
+    fn keep_in_blob(&self, key: u32, text: &str) {
+        let hypervisor = self.site.hypervisor();
+        let _kept = hypervisor.blob_write(DomainId::CONTROL, key, text.as_bytes());
+    }
+
+    /// The key that an earlier dom0 of this boot made, or a new one.
+    fn key_of_this_boot(&self) -> Result<Identity, String> {
+        if let Ok(bytes) = self.kept_in_blob(KEY_BLOB)
+            && let Ok(identity) = key::decode(&bytes)
+        {
+            return Ok(identity);
+        }
+        let identity = self.new_key()?;
+        self.keep_in_blob(KEY_BLOB, &key::encode(&identity));
+        Ok(identity)
+    }
+
     /// A new key, written to its file. When that fails it is there for this boot only.
     async fn make_key(&self, told: &mut Vec<String>) -> (Result<Identity, String>, bool) {
         let identity = match self.new_key() {
@@ -65,6 +97,7 @@ impl<S: Site> Toolstack<S> {
         let text = key::encode(&identity);
         let written = self.site.files().write(KEY_PATH, text.as_bytes()).await;
         if let Err(error) = &written {
+            self.keep_in_blob(KEY_BLOB, &text);
             told.push(format!(
                 "{KEY_PATH}: {error}: the key is for this boot only"
             ));
@@ -190,6 +223,7 @@ impl<S: Site> Toolstack<S> {
         let said = match written {
             Ok(()) => String::new(),
             Err(FileError::NoPartition) => {
+                self.keep_in_blob(KNOWN_BLOB, &text);
                 "for this boot only: no disk has a partition GODWIT for files\n".into()
             }
             Err(error @ (FileError::NotFound | FileError::Failed(_))) => {

@@ -71,6 +71,19 @@ fn without_a_partition_the_key_is_for_this_boot() {
     let said = enter(&host, &format!("xl host-add b 10.0.0.2 {B}")).unwrap();
     assert!(said.contains("this boot only"));
     assert_eq!(host.known_host("b").unwrap().endpoint.port, MIGRATION_PORT);
+    // The host goes on with both when its dom0 is started again.
+    let print = |host: &Toolstack<FakeSite>| host.identity().unwrap().public().fingerprint();
+    let before = print(&host);
+    let host = Toolstack::new(host.site, Vec::new());
+    assert_eq!(block_on(host.load_hosts()), [""; 0]);
+    assert_eq!(print(&host), before);
+    assert_eq!(host.known_host("b").unwrap().endpoint.port, MIGRATION_PORT);
+    enter(&host, "xl host-key --new").unwrap();
+    let newer = print(&host);
+    assert_ne!(newer, before);
+    let host = Toolstack::new(host.site, Vec::new());
+    block_on(host.load_hosts());
+    assert_eq!(print(&host), newer);
     assert!(enter(&host, "xl host-remove b").is_ok());
     assert!(host.known_host("b").is_err());
 }
