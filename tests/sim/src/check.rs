@@ -2,8 +2,9 @@
 
 use crate::guest::{Fate, Guest};
 use crate::host::{Host, name, runs};
+use godwit_abi::text;
 use godwit_toolstack::host::fake::FakeDomain;
-use godwit_toolstack::operate::migrate::{Job, MoveOptions, Stage};
+use godwit_toolstack::operate::migrate::{INCOMING, Job, LOCALHOST, MoveOptions, Stage};
 use godwit_toolstack::registry::{ENTRY_BLOB, Entry, Phase};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -78,6 +79,13 @@ impl Watch {
         (ended(true), ended(false))
     }
 
+    /// How many ended there that were within a host.
+    pub fn copies(&self) -> u64 {
+        let good = |begun: &&Begun| begun.job.outcome().is_some_and(|outcome| outcome.is_ok());
+        let all = self.begun.iter().filter(good);
+        all.filter(|begun| begun.job.peer == LOCALHOST).count() as u64
+    }
+
     /// What the jobs of the script have told, for who wants to know why.
     pub fn jobs(&self) -> String {
         let mut all = String::new();
@@ -98,6 +106,11 @@ impl Watch {
             if guest.copies_running(hosts) > 1 {
                 return Err(format!("{} runs twice", guest.name));
             }
+        }
+        let copy =
+            |domain: &mut FakeDomain| text(&domain.info.name).ends_with(INCOMING) && runs(domain);
+        if hosts.iter().any(|host| host.guests(copy).contains(&true)) {
+            return Err("a copy runs that has not the name of its domain".into());
         }
         let mut parts = hosts.iter().filter_map(|host| host.parts());
         if let Some(what) = parts.find_map(|parts| parts.hypervisor.wrong()) {

@@ -165,7 +165,7 @@ impl Guest {
                 self.name, time.platform_tsc
             ));
         }
-        if self.home.is_some_and(|(host, _)| host != here.0) {
+        if self.home.is_some() {
             self.gaps_us.push(gap_us);
         }
         self.tsc = time.platform_tsc;
@@ -264,7 +264,9 @@ impl Guest {
             return;
         };
         let devices = &parts.devices;
-        let is_served = home == host.index && !devices.quiesced.borrow().contains(&id);
+        let is_served = home == host.index
+            && !devices.quiesced.borrow().contains(&id)
+            && !devices.let_go.borrow().keys().any(|(of, _)| *of == id);
         if !is_served || !self.random.one_in_thousand(100) {
             return;
         }

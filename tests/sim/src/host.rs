@@ -8,12 +8,13 @@ use crate::site::{Parts, SimSite};
 use godwit_abi::{DomainId, DomainState};
 use godwit_backends::disk::Disk;
 use godwit_migrate::link::Link;
+use godwit_migrate::pipe::pipe;
 use godwit_toolstack::host::fake::FakeDomain;
 use godwit_toolstack::hosts::link::{HANDSHAKE_LIMIT_US, HostLink};
 use godwit_toolstack::modules::BootModule;
 use godwit_toolstack::operate::Toolstack;
 use godwit_toolstack::operate::migrate::{
-    Direction, Evacuated, Job, MoveOptions, Peers, Stage, Wanted, unwatched,
+    Direction, Evacuated, Job, LOCALHOST, MoveOptions, Peers, Stage, Wanted, unwatched,
 };
 use godwit_toolstack::site::Site;
 use godwit_toolstack::site::fake::{FakeFiles, FakeStores, kernel};
@@ -457,6 +458,14 @@ impl Peers for SimPeers {
     async fn dial(&self, peer: &str) -> Result<HostLink<End>, String> {
         let tools = self.host.tools.borrow().clone();
         let tools = tools.expect("it is its task");
+        if peer == LOCALHOST {
+            let (mine, other) = pipe();
+            self.host.spawn(async move {
+                // What the other side was told is in the job.
+                let _ = tools.receive_local(HostLink::<End>::Local(other)).await;
+            });
+            return Ok(HostLink::Local(mine));
+        }
         let target = tools.target(peer)?;
         let end = self.connect().await?;
         let greeted = tools.greet(end, &target);

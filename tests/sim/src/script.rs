@@ -29,6 +29,8 @@ pub enum Profile {
 pub enum Event {
     /// The domain goes to the other host.
     Migrate(usize, MoveOptions),
+    /// The domain goes to its own host.
+    Copy(usize, MoveOptions),
     /// The configuration of a domain that does not run goes to the other host.
     Offline,
     /// Every domain of a host goes to the other one.
@@ -78,6 +80,8 @@ pub const SCRIPT_US: u64 = 12_000_000;
 
 /// Runs of 1000 in which hosts are evacuated.
 const EVACUATED_IN_THOUSAND: u64 = 300;
+/// Runs of 1000 in which domains go to their own host.
+const COPIED_IN_THOUSAND: u64 = 400;
 
 /// A cable like any other.
 pub fn quality(random: &Random, loses: bool) -> Quality {
@@ -128,6 +132,28 @@ impl Script {
             self.events.push((When::At(us), Event::Evacuate(host)));
             let back_us = us + random.below(SCRIPT_US - us);
             self.events.push((When::At(back_us), Event::Return(host)));
+        }
+    }
+
+    /// Moves domains to their own hosts in some runs, several at once too, and calls some off. By chance of its own.
+    pub fn copy(&mut self, random: &Random, guests: usize) {
+        if !random.one_in_thousand(COPIED_IN_THOUSAND) {
+            return;
+        }
+        for _ in 0..random.between(1, 3) {
+            let when = When::At(random.below(SCRIPT_US));
+            let first = random.below(guests as u64) as usize;
+            let count = random.between(1, guests as u64) as usize;
+            for nth in 0..count {
+                let options = options(random);
+                let event = Event::Copy((first + nth) % guests, options);
+                self.events.push((when, event));
+            }
+            if self.profile.has(Profile::Operator) {
+                let stage = random.pick(&[Stage::Queue, Stage::Check, Stage::Copy, Stage::Prove]);
+                let moment = When::Stage(stage, random.below(200));
+                self.events.push((moment, Event::Cancel(first)));
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::link::{Cable, Quality};
 use crate::random::Random;
 use crate::script::{Event, Profile, SCRIPT_US, Script, When, quality};
 use godwit_abi::Status;
-use godwit_toolstack::operate::migrate::{Job, MoveOptions, Stage};
+use godwit_toolstack::operate::migrate::{Job, LOCALHOST, MoveOptions, Stage};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -31,6 +31,8 @@ const CUT_FOR_US: u64 = 2_000_000;
 const LATER_US: u64 = 60_000;
 /// Makes the chance of evacuations another one than that of all else.
 const EVACUATIONS: u64 = 0x65_7661_6375_6174;
+/// The same of moves within a host.
+const COPIES: u64 = 0x0063_6f70_6965_7300;
 /// More polls than any run takes.
 const POLLS_MAX: u64 = 20_000_000;
 
@@ -65,6 +67,8 @@ pub struct Stats {
     pub begun: u64,
     /// Moves that ended with the domain at the other host.
     pub moved: u64,
+    /// Of these, within a host.
+    pub copied: u64,
     /// Moves that another host had asked for and got.
     pub returned: u64,
     /// Moves that ended with the domain where it was.
@@ -80,6 +84,7 @@ impl Stats {
         self.events += other.events;
         self.begun += other.begun;
         self.moved += other.moved;
+        self.copied += other.copied;
         self.kept += other.kept;
         self.returned += other.returned;
         self.time_us += other.time_us;
@@ -189,6 +194,7 @@ impl World {
         let guests = guests.collect();
         let mut script = Script::new(&random, count);
         script.evacuate(&Random::new(seed ^ EVACUATIONS));
+        script.copy(&Random::new(seed ^ COPIES), count);
         if script.profile == Profile::Damage && encrypts {
             script.profile = Profile::All;
         }
@@ -391,7 +397,8 @@ impl World {
         let now_us = self.executor.now_us();
         self.say(format!("{event:?}"));
         match event {
-            Event::Migrate(guest, options) => self.migrate(guest, options),
+            Event::Migrate(guest, options) => self.migrate(guest, None, options),
+            Event::Copy(guest, options) => self.migrate(guest, Some(LOCALHOST), options),
             Event::Offline => self.offline(),
             Event::Evacuate(index) => self.evacuate(index),
             Event::Return(index) => self.hosts[index].ask_back(),
@@ -443,6 +450,7 @@ impl World {
 
     fn count(&mut self) {
         (self.stats.moved, self.stats.kept) = self.watch.outcomes();
+        self.stats.copied = self.watch.copies();
         self.stats.returned = self.hosts.iter().map(|host| host.returned.get()).sum();
     }
 }

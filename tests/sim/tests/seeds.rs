@@ -37,6 +37,7 @@ fn seeds_pass() {
     // Both ends happen often: else the faults come at the wrong moments.
     assert!(all.moved > SEEDS / 2 && all.kept > SEEDS / 2, "{all:?}");
     assert!(all.returned > SEEDS / 20, "{all:?}");
+    assert!(all.copied > SEEDS / 10, "{all:?}");
 }
 
 /// A destination of a post-copy that was asked for what it lacks just before it was ready to say so had all, it said.

@@ -24,13 +24,15 @@ impl World {
         })
     }
 
-    pub(super) fn migrate(&mut self, guest: usize, options: MoveOptions) {
+    /// To the other host, unless one is named.
+    pub(super) fn migrate(&mut self, guest: usize, peer: Option<&str>, options: MoveOptions) {
         let Some((host, domain)) = self.find(guest) else {
             return;
         };
         self.stats.begun += 1;
         let tools = host.tools().expect("it was found by it");
-        let (name, peer) = (&self.guests[guest].name, host.peer_name());
+        let peer = peer.map_or_else(|| host.peer_name(), String::from);
+        let name = &self.guests[guest].name;
         let now_us = self.executor.now_us();
         let job = tools.jobs.begin(Direction::Out, name, &peer, now_us);
         self.watch.begun(guest, host.index, &job, options);

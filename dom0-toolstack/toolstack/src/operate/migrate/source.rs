@@ -187,6 +187,8 @@ impl<S: Site, P: Peers> Leaving<'_, S, P> {
         let effects = self.step(Input::Stopped)?;
         self.ask(talk, &effects).await?;
         let ready = self.hear_ready(talk, &copy).await?;
+        // The last moment in which it can be called off.
+        self.job.check_cancelled()?;
         let effects = self.step(Input::Reply(ready))?;
         if !matches!(self.state, State::Committing(_)) {
             return Err(talk.trouble("it does not say that it is ready"));

@@ -2,7 +2,9 @@
 //! of the other.
 
 use super::*;
-use crate::operate::migrate::{INCOMING, LOCALHOST};
+use crate::host::fake::FakeDomain;
+use crate::operate::migrate::{INCOMING, LOCALHOST, Stage};
+use alloc::collections::BTreeSet;
 use core::pin::Pin;
 use core::task::{Context, Waker};
 use godwit_migrate::pipe::{Pipe, pipe};
@@ -174,6 +176,102 @@ fn a_copy_takes_the_place_of_the_domain() {
         migrate(&here, id, peer, options, at_most_one_runs).unwrap();
         only_one(&here, uuid, "again");
     }
+}
+
+/// Called off at some poll. Whether the move had ended before.
+fn called_off_after(polls: usize, seen: &mut BTreeSet<Stage>) -> bool {
+    let (here, domain) = alone(40);
+    let uuid = uuid(&here);
+    let mut count = 0;
+    let mut stage = Stage::Done;
+    let moved = migrate(&here, domain, LOCALHOST, World::options(), |here| {
+        at_most_one_runs(here);
+        if let Some(job) = here.jobs.of(domain)
+            && count == polls
+        {
+            stage = job.stage();
+            job.cancel();
+        }
+        count += 1;
+    });
+    let what = std::format!("called off after {polls} polls, at {stage}: {moved:?}");
+    let id = only_one(&here, uuid, &what);
+    // Either the original goes on, or it was too late for that.
+    assert_eq!(moved.is_err(), id == domain, "{what}");
+    if let Err(error) = moved {
+        assert!(error.to_string().contains("called off"), "{what}");
+        seen.insert(stage);
+    }
+    count <= polls
+}
+
+#[test]
+fn called_off_before_the_commit_the_domain_goes_on_with_all_it_had() {
+    let (mut polls, mut seen) = (0, BTreeSet::new());
+    while !called_off_after(polls, &mut seen) {
+        polls += STEP;
+    }
+    assert!(
+        seen.contains(&Stage::Copy) && seen.contains(&Stage::Stop),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn several_are_copied_at_once_as_many_as_may_leave() {
+    let (here, first) = alone(40);
+    let mut domains = std::vec![first];
+    for number in 0..3 {
+        let mut settings: Vec<String> = small().into_iter().map(String::from).collect();
+        settings.retain(|setting| {
+            !["name", "disk", "vif"]
+                .iter()
+                .any(|key| setting.starts_with(key))
+        });
+        settings.push(std::format!("name=n{number}"));
+        let made = block_on(here.create("/dev/null", &settings, false)).unwrap();
+        let set = |domain: &mut FakeDomain| domain.platform = platform();
+        host(&here).with(made.domain, set).unwrap();
+        domains.push(made.domain);
+    }
+    let names = |here: &Toolstack<FakeSite>| -> BTreeSet<(String, [u8; 16])> {
+        let all = World::list(here).into_iter();
+        all.map(|info| (godwit_abi::text(&info.name).into(), info.uuid))
+            .collect()
+    };
+    let (before, free) = (names(&here), host(&here).state.borrow().host.free_bytes);
+    let wire = Loop::default();
+    let jobs: Vec<_> = domains
+        .iter()
+        .map(|_| here.jobs.begin(Direction::Out, "n", LOCALHOST, 0))
+        .collect();
+    let mut moves: Vec<_> = domains
+        .iter()
+        .zip(&jobs)
+        .map(|(domain, job)| Box::pin(here.migrate(&wire, job, *domain, World::options())))
+        .collect();
+    let (mut serving, mut most) = (Serving::new(), 0);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..POLLS_MAX {
+        moves.retain_mut(|one| one.as_mut().poll(&mut context).is_pending());
+        serve(&here, &wire, &mut serving);
+        let copies = World::list(&here).len() - domains.len();
+        most = most.max(copies);
+        if moves.is_empty() && serving.is_empty() {
+            break;
+        }
+    }
+    for job in &jobs {
+        assert!(job.outcome().unwrap().is_ok(), "{:?}", job.outcome());
+    }
+    assert!((2..=4).contains(&most), "{most} copies at a time");
+    assert_eq!(names(&here), before);
+    let ids: Vec<DomainId> = World::list(&here).iter().map(names::id_of).collect();
+    assert!(
+        ids.iter().all(|id| !domains.contains(id)),
+        "each is another"
+    );
+    assert_eq!(host(&here).state.borrow().host.free_bytes, free);
 }
 
 #[test]
